@@ -1,0 +1,327 @@
+"""Layers for small networks: each has a forward and a backward pass, written out.
+
+`forward` keeps what `backward` needs; `backward` takes dy, the derivative of the loss with respect
+to the output, adds to the gradients of its parameters, and returns dx.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from bnlib.batchnorm import batch_norm_backward, batch_norm_inference, batch_norm_train
+from bnlib.running import RunningStats
+
+
+class Parameter:
+    """An array that is learned, and its gradient.
+
+    Attributes:
+        value: the array; an optimizer changes it in place.
+        grad: derivative of the loss with respect to value, of the same shape and dtype.
+    """
+
+    def __init__(self, value: np.ndarray) -> None:
+        self.value = value
+        self.grad = np.zeros_like(value)
+
+
+class Layer:
+    """What all layers share: parameters, and a switch between training and inference."""
+
+    training = True
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """The output y."""
+        raise NotImplementedError
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        """dx, from dy; call it once after each forward pass in training."""
+        raise NotImplementedError
+
+    def parameters(self) -> list[Parameter]:
+        """The parameters of the layer, none by default."""
+        return []
+
+    def train(self, mode: bool = True) -> None:
+        """Switch to training: BatchNorm uses the batch's statistics, Dropout drops."""
+        self.training = mode
+
+    def eval(self) -> None:
+        """Switch to inference: BatchNorm uses its running statistics, Dropout does nothing."""
+        self.train(False)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.forward(x)
+
+
+class Linear(Layer):
+    r"""y = x Wᵀ + b.
+
+    Args:
+        inputs: number of input features.
+        outputs: number of output features.
+        std: standard deviation of the Gaussian that W is drawn from; b starts at 0.
+        bias: whether there is a b. Before a BatchNorm it has no effect.
+        needs_dx: whether `backward` computes dx. A first layer can save that work; what it returns
+            then is NaN.
+        rng: where W is drawn from.
+        dtype: of W and b.
+
+    Attributes:
+        weight: W, (outputs, inputs).
+        bias: b, (outputs,), or None.
+
+    Raises:
+        ValueError: inputs or outputs is not positive, or std is negative.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        std: float,
+        rng: np.random.Generator,
+        bias: bool = True,
+        needs_dx: bool = True,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        if inputs < 1 or outputs < 1:
+            raise ValueError(f"Linear({inputs}, {outputs}): expected 1 or more of each")
+        if not std >= 0:
+            raise ValueError(f"std is {std}; expected 0 or more")
+        self.weight = Parameter(rng.normal(0, std, (outputs, inputs)).astype(dtype))
+        self.bias = Parameter(np.zeros(outputs, dtype)) if bias else None
+        self.needs_dx = needs_dx
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        inputs = self.weight.value.shape[1]
+        if x.ndim != 2 or x.shape[1] != inputs:
+            raise ValueError(f"x has shape {x.shape}; expected (N, {inputs})")
+        self._x = x
+        y: np.ndarray = x @ self.weight.value.T
+        if self.bias is not None:
+            y += self.bias.value
+        return y
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        self.weight.grad += dy.T @ self._x
+        if self.bias is not None:
+            self.bias.grad += dy.sum(0)
+        if not self.needs_dx:
+            return np.broadcast_to(np.array(np.nan, dy.dtype), self._x.shape)
+        dx: np.ndarray = dy @ self.weight.value
+        return dx
+
+    def parameters(self) -> list[Parameter]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+class BatchNorm(Layer):
+    r"""Batch Normalization of (N, C) or (N, C, *spatial), as in `bnlib.batch_norm_train`.
+
+    In training it normalizes with the batch's statistics and follows them; in inference it uses
+    what it followed, or the batch's statistics again where it does not follow any.
+
+    Args:
+        channels: number of channels C.
+        eps: added to the variance, in units of x²; positive.
+        momentum: weight of a new batch in the running statistics, in [0, 1], or None for the
+            average over all batches.
+        affine: whether there are gamma, from 1, and beta, from 0.
+        track_running_stats: whether to follow the statistics.
+        dtype: of gamma and beta.
+
+    Attributes:
+        gamma, beta: the learned scale and shift, (C,), or None.
+        running: the `RunningStats`, or None.
+
+    Raises:
+        ValueError: channels, eps or momentum is not as said above.
+
+    Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        if not 0 < eps < np.inf:
+            raise ValueError(f"eps is {eps}; expected a positive number")
+        running = RunningStats(channels, momentum)
+        self.channels = channels
+        self.eps = eps
+        self.gamma = Parameter(np.ones(channels, dtype)) if affine else None
+        self.beta = Parameter(np.zeros(channels, dtype)) if affine else None
+        self.running = running if track_running_stats else None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        if x.ndim < 2 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"x has shape {x.shape}; expected (N, {self.channels}) or "
+                f"(N, {self.channels}, *spatial)"
+            )
+        gamma, beta = (None if p is None else p.value for p in (self.gamma, self.beta))
+        if self.running is not None and not self.training:
+            return batch_norm_inference(
+                x, self.running.mean, self.running.var, gamma, beta, eps=self.eps
+            )
+        y, self._cache = batch_norm_train(x, gamma, beta, eps=self.eps)
+        if self.running is not None:
+            self.running.update(self._cache.mean, self._cache.var, self._cache.count)
+        return y
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        dx, dgamma, dbeta = batch_norm_backward(dy, self._cache)
+        if self.gamma is not None and self.beta is not None:
+            self.gamma.grad += dgamma
+            self.beta.grad += dbeta
+        return dx
+
+    def parameters(self) -> list[Parameter]:
+        return [p for p in (self.gamma, self.beta) if p is not None]
+
+
+class Sigmoid(Layer):
+    r"""y = 1 / (1 + e⁻ˣ), so that dx = dy · y (1 − y)."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self._y: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * x)  # the same function, without overflow
+        return self._y
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        return dy * self._y * (1 - self._y)
+
+
+class ReLU(Layer):
+    """y = max(x, 0), so that dx = dy where x > 0, else 0."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self._positive = x > 0
+        return np.maximum(x, 0)
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        return dy * self._positive
+
+
+class Dropout(Layer):
+    r"""In training, set a share of the values to 0 and scale the rest by 1 / (1 − rate).
+
+    Args:
+        rate: probability of a 0, in [0, 1).
+        rng: where the zeros are drawn from.
+
+    Raises:
+        ValueError: rate is outside [0, 1) or NaN.
+    """
+
+    def __init__(self, rate: float, *, rng: np.random.Generator) -> None:
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate is {rate}; expected a number in [0, 1)")
+        self.rate = rate
+        self._rng = rng
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        if not self.training or self.rate == 0:
+            self._mask = None
+            return x
+        keep = self._rng.random(x.shape, dtype=np.float32) >= self.rate
+        self._mask = (keep / (1 - self.rate)).astype(x.dtype)
+        return x * self._mask
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        return dy if self._mask is None else dy * self._mask
+
+
+class Sequential(Layer):
+    """Layers one after the other.
+
+    Args:
+        layers: the layers, first one first; `net[i]` is layer i.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = layers
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def inputs(self, x: np.ndarray, indices: Sequence[int]) -> dict[int, np.ndarray]:
+        """What arrives at some of the layers when x is fed in.
+
+        Args:
+            x: input of the network.
+            indices: the layers, by position.
+
+        Returns:
+            The input of each of these layers, by position.
+        """
+        found = {}
+        for i, layer in enumerate(self.layers[: max(indices, default=-1) + 1]):
+            if i in indices:
+                found[i] = x
+            x = layer.forward(x)
+        return found
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        for layer in reversed(self.layers):
+            dy = layer.backward(dy)
+        return dy
+
+    def parameters(self) -> list[Parameter]:
+        return [p for layer in self.layers for p in layer.parameters()]
+
+    def train(self, mode: bool = True) -> None:
+        self.training = mode
+        for layer in self.layers:
+            layer.train(mode)
+
+    def __getitem__(self, i: int) -> Layer:
+        return self.layers[i]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+
+def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    r"""The loss of a classifier, averaged over the batch, and its derivative.
+
+    .. math:: \ell = -\frac{1}{N} \sum_n \log p_{n,\,t_n}, \qquad
+        p_{n,k} = \frac{e^{z_{n,k}}}{\sum_j e^{z_{n,j}}}, \qquad
+        \frac{\partial \ell}{\partial z_{n,k}} = \frac{p_{n,k} - [k = t_n]}{N}
+
+    Args:
+        logits: z, (N, K).
+        labels: the class t of each example, integers from 0 to K − 1, (N,).
+
+    Returns:
+        The loss in nats, and its derivative with respect to logits, (N, K), of their dtype.
+
+    Raises:
+        ValueError: the shapes do not match, or a label is not a class.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits has shape {logits.shape}, labels {labels.shape}; expected (N, K) and (N,)"
+        )
+    n, k = logits.shape
+    if n and not (0 <= labels.min() and labels.max() < k):
+        raise ValueError(f"labels go from {labels.min()} to {labels.max()}; expected 0 to {k - 1}")
+    z = logits - logits.max(axis=1, keepdims=True)  # the same softmax, without overflow
+    exp_z = np.exp(z)
+    total = exp_z.sum(axis=1, keepdims=True)
+    rows = np.arange(n)
+    loss = float(np.mean(np.log(total[:, 0]) - z[rows, labels], dtype=np.float64))
+    dlogits = exp_z / total
+    dlogits[rows, labels] -= 1
+    dlogits /= n
+    return loss, dlogits

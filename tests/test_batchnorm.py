@@ -1,0 +1,394 @@
+"""bnlib.batchnorm: values, derivatives, accuracy, invariances, bad input."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bnlib
+from bnlib import batch_norm_backward, batch_norm_inference, batch_norm_train, fold, steps
+from bnlib.gradcheck import max_relative_error, numerical_gradient
+
+SHAPES = [(2, 1), (7, 3), (64, 5), (65, 4), (200, 3), (4, 3, 5), (3, 2, 4, 5), (2, 3, 2, 3, 2)]
+
+
+def draw(shape, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    c = shape[1]
+    x = rng.normal(3, 2, shape).astype(dtype)
+    gamma, beta = rng.uniform(0.5, 2, c).astype(dtype), rng.normal(0, 1, c).astype(dtype)
+    return x, gamma, beta, rng.normal(0, 1, shape).astype(dtype)
+
+
+def columns(v, x):
+    """(C,) so that it broadcasts against x."""
+    return np.reshape(v, (1, -1) + (1,) * (x.ndim - 2))
+
+
+def axes(x):
+    return (0, *range(2, x.ndim))
+
+
+def reference(x, gamma, beta, dy, eps):
+    """y, dx, dgamma, dbeta in long double, two passes, and the scales that errors refer to."""
+    x, gamma, beta, dy = (np.asarray(v, np.longdouble) for v in (x, gamma, beta, dy))
+    ax, m = axes(x), x.size // x.shape[1]
+    gamma_c, beta_c = columns(gamma, x), columns(beta, x)
+    centered = x - x.mean(ax, keepdims=True)
+    inv_std = 1 / np.sqrt((centered**2).mean(ax, keepdims=True) + np.longdouble(eps))
+    x_hat = centered * inv_std
+    dbeta, dgamma = dy.sum(ax), (dy * x_hat).sum(ax)
+    dx = gamma_c * inv_std * (dy - (columns(dbeta, x) + x_hat * columns(dgamma, x)) / m)
+    scale_y = abs(gamma_c) * abs(x_hat).max(ax, keepdims=True) + abs(beta_c)
+    scale_dx = abs(gamma_c) * inv_std * abs(dy).max(ax, keepdims=True)
+    scale_sums = abs(dy).sum(ax), (abs(dy) * np.maximum(abs(x_hat), 1)).sum(ax)
+    return (gamma_c * x_hat + beta_c, dx, dgamma, dbeta), (scale_y, scale_dx, *scale_sums[::-1])
+
+
+# Values
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("affine", [True, False])
+def test_agrees_with_torch_in_float64(shape, affine):
+    x, gamma, beta, dy = draw(shape)
+    if not affine:
+        gamma = beta = None
+    tx = torch.tensor(x, requires_grad=True)
+    weight, bias = (
+        None if v is None else torch.tensor(v, requires_grad=True) for v in (gamma, beta)
+    )
+    expected = torch.nn.functional.batch_norm(tx, None, None, weight, bias, True, 0.1, 1e-5)
+    expected.backward(torch.tensor(dy))
+    y, cache = batch_norm_train(x, gamma, beta)
+    dx, dgamma, dbeta = batch_norm_backward(dy, cache)
+    np.testing.assert_allclose(y, expected.detach(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(dx, tx.grad, rtol=0, atol=1e-12)
+    if affine:
+        np.testing.assert_allclose(dgamma, weight.grad, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(dbeta, bias.grad, rtol=1e-12, atol=1e-12)
+    else:
+        assert dgamma is None and dbeta is None
+
+
+def test_agrees_with_the_steps():
+    x, gamma, beta, dy = draw((33, 4))
+    y, cache = batch_norm_train(x, gamma, beta)
+    y_steps, cache_steps = steps.forward(x, gamma, beta)
+    np.testing.assert_allclose(y, y_steps, atol=1e-13)
+    for ours, theirs in zip(
+        batch_norm_backward(dy, cache), steps.backward(dy, cache_steps)[:3], strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 2, 3), (3, 2, 2, 2)])
+def test_gradients_by_central_differences(shape):
+    x, gamma, beta, dy = draw(shape)
+
+    def loss():
+        return float((batch_norm_train(x, gamma, beta)[0] * dy).sum())
+
+    gradients = batch_norm_backward(dy, batch_norm_train(x, gamma, beta)[1])
+    for gradient, v in zip(gradients, (x, gamma, beta), strict=True):
+        assert max_relative_error(gradient, numerical_gradient(loss, v)) < 1e-7
+
+
+def test_the_cache_holds_biased_statistics():
+    x, *_ = draw((10, 3, 4))
+    _, cache = batch_norm_train(x)
+    assert cache.count == 40
+    np.testing.assert_allclose(cache.mean, x.mean((0, 2)), rtol=1e-13)
+    np.testing.assert_allclose(cache.var, x.var((0, 2)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_dtypes_stay(dtype):
+    x, gamma, beta, dy = draw((12, 3, 5), dtype=dtype)
+    parameter_dtype = np.float32 if dtype == np.float16 else dtype
+    gamma, beta = gamma.astype(parameter_dtype), beta.astype(parameter_dtype)
+    y, cache = batch_norm_train(x, gamma, beta)
+    dx, dgamma, dbeta = batch_norm_backward(dy, cache)
+    inference = batch_norm_inference(x, cache.mean, cache.var, gamma, beta)
+    assert y.dtype == dx.dtype == inference.dtype == dtype
+    assert dgamma.dtype == dbeta.dtype == parameter_dtype
+    expected, _ = batch_norm_train(x.astype(np.float64), *map(np.float64, (gamma, beta)))
+    np.testing.assert_allclose(y, expected, atol=2e-3 if dtype == np.float16 else 2e-6)
+
+
+def test_input_is_not_modified():
+    x, gamma, beta, dy = draw((9, 3, 4), dtype=np.float32)
+    copies = [v.copy() for v in (x, gamma, beta, dy)]
+    _, cache = batch_norm_train(x, gamma, beta)
+    batch_norm_backward(dy, cache)
+    batch_norm_inference(x, cache.mean, cache.var, gamma, beta)
+    for before, after in zip(copies, (x, gamma, beta, dy), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+# Accuracy: errors stay below 1e-6 of the scale where plain formulas lose every digit.
+
+
+def accuracy_cases():
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal
+    cases = {
+        "standard normal": normal((256, 64)),
+        "mean 1e2": 1e2 + normal((256, 64)),
+        "mean 1e4": 1e4 + normal((256, 64)),
+        "mean 1e4, std 1e-2": 1e4 + 1e-2 * normal((256, 64)),
+        "mean 1e6": 1e6 + normal((256, 64)),
+        "a million rows": normal((1_000_000, 3)),
+        "a million rows, mean 10": 10 + normal((1_000_000, 3)),
+        "a million positions": normal((1, 2, 1000, 1000)),
+        "constant 10000/3": np.full((256, 16), 10000 / 3),
+        "scale 1e20": 1e20 * normal((256, 64)),
+        "scale 1e20, mean 1e22": 1e22 + 1e20 * normal((256, 64)),
+        "scale 1e-30": 1e-30 * normal((256, 64)),
+        "two examples, 1e-3 apart": 1e3 + 1e-3 * normal((2, 64)),
+        "images, mean 1e4": 1e4 + normal((16, 8, 14, 14)),
+        "one channel far off": normal((256, 64)) + 1e5 * (np.arange(64) == 7),
+        "one value far off": normal((256, 64)) + 1e6 * (np.arange(256) == 0)[:, None],
+    }
+    for name, x in cases.items():
+        yield pytest.param(x, 1e-5, id=name)
+    yield pytest.param(1 + 1e-4 * normal((256, 64)), 1e-12, id="std 1e-4, eps 1e-12")
+    yield pytest.param(1e-15 * normal((256, 64)), 1e-40, id="std 1e-15, eps 1e-40")
+
+
+@pytest.mark.parametrize("x, eps", list(accuracy_cases()))
+@pytest.mark.parametrize("affine", ["plain", "affine"])
+def test_float32_is_accurate_to_1e_6_of_the_scale(x, eps, affine):
+    x = x.astype(np.float32)
+    rng = np.random.default_rng(1)
+    c = x.shape[1]
+    gamma, beta = np.ones(c, np.float32), np.zeros(c, np.float32)
+    if affine == "affine":
+        gamma, beta = (rng.normal(0, 1, c).astype(np.float32) for _ in range(2))
+    dy = rng.standard_normal(x.shape).astype(np.float32)
+    y, cache = batch_norm_train(x, gamma, beta, eps=eps)
+    results = (y, *batch_norm_backward(dy, cache))
+    expected, scales = reference(x, gamma, beta, dy, eps)
+    for name, got, want, scale in zip(
+        ("y", "dx", "dgamma", "dbeta"), results, expected, scales, strict=True
+    ):
+        error = np.max(abs(got - want) / np.maximum(scale, np.longdouble(1e-300)))
+        assert error <= 1e-6, f"{name} is off by {error:.1e} of the scale"
+    inference = batch_norm_inference(x, cache.mean, cache.var, gamma, beta, eps=eps)
+    assert np.max(abs(inference - expected[0]) / np.maximum(scales[0], 1e-300)) <= 1e-6
+
+
+def test_a_constant_channel_gives_beta():
+    beta = np.array([0.25, -3], np.float32)
+    x = np.full((100, 2, 7), 10000 / 3, np.float32)
+    y, cache = batch_norm_train(x, np.ones(2, np.float32), beta)
+    assert (cache.var == 0).all()
+    np.testing.assert_array_equal(y, np.broadcast_to(beta[:, None], x.shape))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(300, 3), (4, 3, 5)])
+@pytest.mark.filterwarnings("error")
+def test_a_nan_or_infinity_stays_in_its_channel(value, shape):
+    x, gamma, beta, dy = draw(shape, dtype=np.float32)
+    clean = batch_norm_train(x, gamma, beta)[0]
+    x[0, 1] = value
+    y, cache = batch_norm_train(x, gamma, beta)
+    dx, dgamma, _ = batch_norm_backward(dy, cache)
+    assert not np.isfinite(y[:, 1]).any()
+    np.testing.assert_allclose(y[:, [0, 2]], clean[:, [0, 2]], atol=1e-6)
+    assert np.isfinite(dx[:, [0, 2]]).all() and np.isfinite(dgamma[[0, 2]]).all()
+
+
+# Properties
+
+shapes = st.one_of(
+    st.tuples(st.integers(2, 150), st.integers(1, 5)),
+    st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(2, 6)),
+    st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(2, 4)),
+)
+
+
+@given(shapes, st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_output_has_mean_beta_and_variance_gamma_squared(shape, seed):
+    x, gamma, beta, _ = draw(shape, seed)
+    y, cache = batch_norm_train(x, gamma, beta, eps=1e-12)
+    np.testing.assert_allclose(y.mean(axes(y)), beta, atol=1e-9)
+    shrink = cache.var / (cache.var + 1e-12)  # eps takes this much of the variance
+    np.testing.assert_allclose(y.var(axes(y)), gamma**2 * shrink, rtol=1e-9, atol=1e-12)
+
+
+@given(shapes, st.integers(0, 2**32 - 1), st.floats(-100, 100), st.floats(0.01, 100))
+@settings(max_examples=60, deadline=None)
+def test_shift_and_positive_scale_do_not_matter(shape, seed, shift, scale):
+    x, gamma, beta, _ = draw(shape, seed)
+    if batch_norm_train(x)[1].var.min() < 1e-3:  # eps would show
+        return
+    y = batch_norm_train(x, gamma, beta, eps=1e-14)[0]
+    moved = batch_norm_train(scale * x + shift, gamma, beta, eps=1e-14)[0]
+    np.testing.assert_allclose(moved, y, atol=1e-6)
+
+
+@given(shapes, st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_dx_is_orthogonal_to_one_and_to_x_hat(shape, seed):
+    x, gamma, beta, dy = draw(shape, seed)
+    _, cache = batch_norm_train(x, gamma, beta, eps=1e-14)
+    dx, *_ = batch_norm_backward(dy, cache)
+    x_hat = batch_norm_train(x, eps=1e-14)[0]
+    bound = 1e-8 * cache.count * gamma * cache.inv_std * abs(dy).max()  # 1e-8 of the terms
+    assert (abs(dx.sum(axes(dx))) <= bound).all()
+    shrink = cache.var * cache.inv_std**2  # eps takes this much of the second identity
+    assert (abs((dx * x_hat).sum(axes(dx))) <= bound * (1 + 1e8 * (1 - shrink))).all()
+
+
+@given(shapes, st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_memory_layout_does_not_matter(shape, seed):
+    x, gamma, beta, dy = draw(shape, seed, np.float32)
+    layouts = [
+        np.asfortranarray,
+        lambda v: np.moveaxis(np.ascontiguousarray(np.moveaxis(v, 1, -1)), -1, 1),
+        lambda v: np.repeat(v, 2, axis=0)[::2],
+        lambda v: v[::-1].copy()[::-1],
+    ]
+    y, cache = batch_norm_train(x, gamma, beta)
+    expected = y, *batch_norm_backward(dy, cache)
+    for layout in layouts:
+        y, cache = batch_norm_train(layout(x), gamma, beta)
+        for a, b in zip((y, *batch_norm_backward(layout(dy), cache)), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * (10 + cache.count))
+
+
+# Inference and folding
+
+
+def test_inference_agrees_with_torch():
+    x, gamma, beta, _ = draw((6, 3, 4))
+    mean, var = np.array([1.0, 2, 3]), np.array([0.5, 1, 2])
+    expected = torch.nn.functional.batch_norm(*map(torch.tensor, (x, mean, var, gamma, beta)))
+    np.testing.assert_allclose(
+        batch_norm_inference(x, mean, var, gamma, beta), expected, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_folding_changes_nothing_linear(bias):
+    rng = np.random.default_rng(0)
+    u, weight = rng.normal(size=(8, 5)), rng.normal(size=(3, 5))
+    _, gamma, beta, _ = draw((2, 3))
+    b = rng.normal(size=3) if bias else None
+    mean, var = rng.normal(size=3), rng.uniform(0.1, 2, 3)
+    x = u @ weight.T + (0 if b is None else b)
+    expected = batch_norm_inference(x, mean, var, gamma, beta)
+    new_weight, new_bias = fold(weight, b, mean, var, gamma, beta)
+    np.testing.assert_allclose(u @ new_weight.T + new_bias, expected, atol=1e-12)
+
+
+def test_folding_changes_nothing_convolution():
+    rng = np.random.default_rng(0)
+    conv = torch.nn.Conv2d(2, 4, 3).double()
+    image = torch.tensor(rng.normal(size=(2, 2, 6, 6)))
+    _, gamma, beta, _ = draw((2, 4))
+    mean, var = rng.normal(size=4), rng.uniform(0.1, 2, 4)
+    weight, bias = (v.detach().numpy() for v in (conv.weight, conv.bias))
+    expected = batch_norm_inference(conv(image).detach().numpy(), mean, var, gamma, beta)
+    new_weight, new_bias = fold(weight, bias, mean, var, gamma, beta)
+    got = torch.nn.functional.conv2d(image, torch.tensor(new_weight), torch.tensor(new_bias))
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+def test_folding_float32_and_float16_keep_their_dtype():
+    for dtype, parameter in (np.float32, np.float32), (np.float16, np.float32):
+        new_weight, new_bias = fold(
+            np.ones((2, 3), dtype), None, np.zeros(2), np.ones(2), np.ones(2, parameter)
+        )
+        assert new_weight.dtype == dtype and new_bias.dtype == parameter
+
+
+# Bad input: each message names the argument, what it was, and what was expected.
+
+X = np.zeros((4, 3), np.float32)
+V = np.ones(3, np.float32)
+
+BAD_TRAIN = [
+    (TypeError, "x is a list; expected a NumPy array", [[1.0]], {}),
+    (
+        TypeError,
+        "x has dtype int64; expected float16, float32 or float64",
+        np.zeros((4, 3), int),
+        {},
+    ),
+    (TypeError, "x has dtype complex128; expected float16", np.zeros((4, 3), complex), {}),
+    (ValueError, r"x has shape \(4,\); expected \(N, C\) or", np.zeros(4), {}),
+    (ValueError, r"x has shape \(4, 0\); expected at least one channel", np.zeros((4, 0)), {}),
+    (ValueError, r"x has shape \(1, 3\), one value per channel", np.zeros((1, 3)), {}),
+    (ValueError, r"x has shape \(1, 3, 1, 1\), one value", np.zeros((1, 3, 1, 1)), {}),
+    (ValueError, "eps is 0; expected a positive number", X, {"eps": 0}),
+    (ValueError, "eps is -1e-05; expected a positive number", X, {"eps": -1e-5}),
+    (ValueError, "eps is nan; expected a positive number", X, {"eps": float("nan")}),
+    (TypeError, "gamma has dtype float64; expected float32", X, {"gamma": np.ones(3)}),
+    (TypeError, "beta has dtype float64; expected float32", X, {"beta": np.ones(3)}),
+    (ValueError, r"gamma has shape \(3, 1\); expected \(3,\)", X, {"gamma": V[:, None]}),
+    (ValueError, r"gamma has shape \(1, 3\); expected \(3,\)", X, {"gamma": V[None]}),
+    (ValueError, r"beta has shape \(5,\); expected \(3,\)", X, {"beta": np.ones(5, np.float32)}),
+    (TypeError, "gamma is a float; expected a NumPy array", X, {"gamma": 1.0}),
+]
+
+
+@pytest.mark.parametrize("error, message, x, arguments", BAD_TRAIN)
+def test_bad_input_in_training(error, message, x, arguments):
+    with pytest.raises(error, match=message):
+        batch_norm_train(x, **arguments)
+
+
+@pytest.mark.parametrize(
+    "error, message, dy",
+    [
+        (ValueError, r"dy has shape \(4, 2\); expected \(4, 3\)", np.zeros((4, 2), np.float32)),
+        (TypeError, "dy has dtype float64; expected float32", np.zeros((4, 3))),
+        (TypeError, "dy is a list", [[0.0]]),
+    ],
+)
+def test_bad_input_in_the_backward_pass(error, message, dy):
+    with pytest.raises(error, match=message):
+        batch_norm_backward(dy, batch_norm_train(X)[1])
+
+
+@pytest.mark.parametrize(
+    "message, mean, var",
+    [
+        (r"mean has shape \(5,\); expected \(3,\)", np.zeros(5), V),
+        (r"var has shape \(5,\); expected \(3,\)", V, np.ones(5)),
+        (r"var\[1\] is -1.0; expected 0 or more", V, np.array([1.0, -1, 1])),
+        (r"var\[2\] is nan; expected 0 or more", V, np.array([1.0, 1, np.nan])),
+    ],
+)
+def test_bad_statistics(message, mean, var):
+    with pytest.raises(ValueError, match=message):
+        batch_norm_inference(X, mean, var)
+    with pytest.raises(ValueError, match=message):
+        fold(np.ones((3, 2)), None, mean, var)
+
+
+def test_bad_input_of_fold():
+    with pytest.raises(ValueError, match=r"weight has shape \(3,\); expected \(C, \.\.\.\)"):
+        fold(V, None, V, V)
+    with pytest.raises(ValueError, match=r"bias has shape \(2,\); expected \(3,\)"):
+        fold(np.ones((3, 2)), np.ones(2), V, V)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (4, 3, 0)])
+@pytest.mark.filterwarnings("error")
+def test_an_empty_batch(shape):
+    x = np.zeros(shape, np.float32)
+    y, cache = batch_norm_train(x, V, V)
+    dx, dgamma, dbeta = batch_norm_backward(x, cache)
+    assert y.shape == dx.shape == shape and cache.count == 0
+    assert (dgamma == 0).all() and (dbeta == 0).all()
+    assert batch_norm_inference(x, V, V).shape == shape
+    stats = bnlib.RunningStats(3)
+    stats.update(cache.mean, cache.var, cache.count)
+    assert stats.batches == 0 and (stats.mean == 0).all() and (stats.var == 1).all()

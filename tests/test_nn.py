@@ -1,0 +1,191 @@
+"""bnlib.nn: every layer against torch and central differences, and bad input."""
+
+import numpy as np
+import pytest
+import torch
+
+from bnlib import nn
+from bnlib.gradcheck import max_relative_error, numerical_gradient
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def linear(**kwargs):
+    return nn.Linear(5, 4, std=0.5, rng=rng(), dtype=np.float64, **kwargs)
+
+
+LAYERS = {
+    "Linear": linear,
+    "Linear without bias": lambda: linear(bias=False),
+    "BatchNorm": lambda: nn.BatchNorm(5, dtype=np.float64),
+    "BatchNorm, not affine": lambda: nn.BatchNorm(5, affine=False),
+    "BatchNorm, not tracking": lambda: nn.BatchNorm(5, track_running_stats=False, dtype=float),
+    "Sigmoid": nn.Sigmoid,
+    "ReLU": nn.ReLU,
+    "Sequential": lambda: nn.Sequential(
+        linear(bias=False), nn.BatchNorm(4, dtype=float), nn.Sigmoid()
+    ),
+}
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_gradients_by_central_differences(make):
+    layer = make()
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(6, 5))
+    dy = generator.normal(size=layer(x).shape)
+    for p in layer.parameters():
+        p.value += generator.normal(0, 0.1, p.value.shape)
+
+    def loss():
+        return float((layer(x) * dy).sum())
+
+    loss()
+    dx = layer.backward(dy)
+    assert max_relative_error(dx, numerical_gradient(loss, x)) < 1e-7
+    for p in layer.parameters():
+        assert max_relative_error(p.grad, numerical_gradient(loss, p.value)) < 1e-7
+
+
+def test_gradients_add_up():
+    layer, x = linear(), rng().normal(size=(6, 5))
+    layer.backward(layer(x))
+    once = layer.weight.grad.copy()
+    layer.backward(layer(x))
+    np.testing.assert_allclose(layer.weight.grad, 2 * once)
+
+
+def test_a_first_layer_can_save_dx():
+    layer, full = linear(needs_dx=False), linear()
+    x = rng().normal(size=(6, 5))
+    assert np.isnan(layer.backward(layer(x))).all()
+    full.backward(full(x))
+    np.testing.assert_array_equal(layer.weight.grad, full.weight.grad)
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (4, 3, 5), (2, 3, 4, 4)])
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("tracking", [True, False])
+def test_batch_norm_agrees_with_torch(shape, momentum, affine, tracking):
+    options = {"momentum": momentum, "affine": affine, "track_running_stats": tracking}
+    ours = nn.BatchNorm(3, dtype=np.float64, **options)
+    kind = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d}[len(shape)]
+    theirs = kind(3, **options).double()
+    generator = rng()
+    for _ in range(3):
+        x, dy = generator.normal(1, 2, shape), generator.normal(size=shape)
+        tx = torch.tensor(x, requires_grad=True)
+        expected = theirs(tx)
+        expected.backward(torch.tensor(dy))
+        np.testing.assert_allclose(ours(x), expected.detach(), atol=1e-12)
+        np.testing.assert_allclose(ours.backward(dy), tx.grad, atol=1e-12)
+    if affine:
+        np.testing.assert_allclose(ours.gamma.grad, theirs.weight.grad, atol=1e-11)
+        np.testing.assert_allclose(ours.beta.grad, theirs.bias.grad, atol=1e-11)
+    ours.eval()
+    theirs.eval()
+    np.testing.assert_allclose(ours(x), theirs(torch.tensor(x)).detach(), atol=1e-12)
+
+
+def test_inference_does_not_change_the_statistics_and_training_does():
+    layer, x = nn.BatchNorm(3), rng().normal(size=(8, 3)).astype(np.float32)
+    layer(x)
+    after_one = layer.running.mean.copy()
+    layer.eval()
+    layer(x)
+    np.testing.assert_array_equal(layer.running.mean, after_one)
+    layer.train()
+    layer(x)
+    assert (layer.running.mean != after_one).any()
+
+
+def test_a_nan_does_not_poison_the_layer():
+    layer, x = nn.BatchNorm(3), rng().normal(size=(8, 3)).astype(np.float32)
+    bad = x.copy()
+    bad[2, 1] = np.nan
+    with pytest.warns(RuntimeWarning, match="channel 1"):
+        layer(bad)
+    layer.eval()
+    assert np.isfinite(layer(x)).all()
+
+
+def test_sigmoid_does_not_overflow():
+    layer = nn.Sigmoid()
+    with np.errstate(all="raise"):
+        y = layer(np.array([-1e4, 0, 1e4], np.float32))
+    np.testing.assert_array_equal(y, [0, 0.5, 1])
+
+
+def test_dropout_keeps_the_mean_and_does_nothing_in_inference():
+    layer, x = nn.Dropout(0.3, rng=rng()), np.ones((400, 500), np.float32)
+    y = layer(x)
+    assert abs((y == 0).mean() - 0.3) < 0.01
+    assert abs(y.mean() - 1) < 0.01
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(layer.backward(x), y)
+    layer.eval()
+    np.testing.assert_array_equal(layer(x), x)
+    np.testing.assert_array_equal(layer.backward(x), x)
+
+
+def test_sequential_switches_and_inspects_its_layers():
+    net = nn.Sequential(linear(), nn.Dropout(0.5, rng=rng()), nn.Sigmoid())
+    net.eval()
+    assert not any(layer.training for layer in net)
+    x = rng().normal(size=(6, 5))
+    inputs = net.inputs(x, [0, 2])
+    np.testing.assert_array_equal(inputs[0], x)
+    np.testing.assert_array_equal(inputs[2], net[0](x))
+    assert len(net.parameters()) == 2
+    assert net.inputs(x, []) == {}
+
+
+def test_cross_entropy_agrees_with_torch():
+    logits, labels = rng().normal(0, 3, (7, 10)), rng().integers(0, 10, 7)
+    t = torch.tensor(logits, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(t, torch.tensor(labels))
+    expected.backward()
+    loss, dlogits = nn.softmax_cross_entropy(logits, labels)
+    assert abs(loss - expected.item()) < 1e-12
+    np.testing.assert_allclose(dlogits, t.grad, atol=1e-15)
+
+
+def test_cross_entropy_does_not_overflow():
+    with np.errstate(over="raise", invalid="raise"):
+        loss, dlogits = nn.softmax_cross_entropy(np.array([[1e4, -1e4]], np.float32), np.array([1]))
+    assert loss == pytest.approx(2e4) and np.isfinite(dlogits).all()
+
+
+@pytest.mark.parametrize(
+    "message, make",
+    [
+        (r"Linear\(0, 3\): expected 1 or more", lambda: nn.Linear(0, 3, std=1, rng=rng())),
+        ("std is -1; expected 0 or more", lambda: nn.Linear(3, 3, std=-1, rng=rng())),
+        (r"x has shape \(2, 3\); expected \(N, 5\)", lambda: linear()(np.zeros((2, 3)))),
+        (r"x has shape \(5,\); expected \(N, 5\)", lambda: linear()(np.zeros(5))),
+        ("channels is 0", lambda: nn.BatchNorm(0)),
+        ("momentum is 1.5", lambda: nn.BatchNorm(3, momentum=1.5)),
+        ("eps is nan", lambda: nn.BatchNorm(3, eps=float("nan"))),
+        (r"x has shape \(4, 2\); expected \(N, 3\) or", lambda: nn.BatchNorm(3)(np.ones((4, 2)))),
+        (
+            r"x has shape \(4, 2\); expected \(N, 3\) or",
+            lambda: nn.BatchNorm(3, affine=False, track_running_stats=False)(np.ones((4, 2))),
+        ),
+        ("rate is 1; expected a number in", lambda: nn.Dropout(1, rng=rng())),
+        ("rate is nan; expected a number in", lambda: nn.Dropout(float("nan"), rng=rng())),
+        (
+            r"logits has shape \(2, 3\), labels \(3,\)",
+            lambda: nn.softmax_cross_entropy(np.zeros((2, 3)), np.zeros(3, int)),
+        ),
+        (
+            "labels go from 0 to 3; expected 0 to 2",
+            lambda: nn.softmax_cross_entropy(np.zeros((2, 3)), np.array([0, 3])),
+        ),
+    ],
+)
+def test_bad_input(message, make):
+    with pytest.raises(ValueError, match=message):
+        make()
