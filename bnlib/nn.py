@@ -197,18 +197,20 @@ class Sigmoid(Layer):
         return self._y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        return dy * self._y * (1 - self._y)
+        dx: np.ndarray = dy * self._y * (1 - self._y)
+        return dx
 
 
 class ReLU(Layer):
     """y = max(x, 0), so that dx = dy where x > 0, else 0."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        self._positive = x > 0
+        self._positive: np.ndarray = x > 0
         return np.maximum(x, 0)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        return dy * self._positive
+        dx: np.ndarray = dy * self._positive
+        return dx
 
 
 class Dropout(Layer):
@@ -230,14 +232,15 @@ class Dropout(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         if not self.training or self.rate == 0:
-            self._mask = None
+            self._mask: np.ndarray | None = None
             return x
         keep = self._rng.random(x.shape, dtype=np.float32) >= self.rate
         self._mask = (keep / (1 - self.rate)).astype(x.dtype)
-        return x * self._mask
+        y: np.ndarray = x * self._mask
+        return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        return dy if self._mask is None else dy * self._mask
+        return dy if self._mask is None else np.multiply(dy, self._mask)
 
 
 class Sequential(Layer):
@@ -314,7 +317,7 @@ def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float
             f"logits has shape {logits.shape}, labels {labels.shape}; expected (N, K) and (N,)"
         )
     n, k = logits.shape
-    if n and not (0 <= labels.min() and labels.max() < k):
+    if n and (labels.min() < 0 or labels.max() >= k):
         raise ValueError(f"labels go from {labels.min()} to {labels.max()}; expected 0 to {k - 1}")
     z = logits - logits.max(axis=1, keepdims=True)  # the same softmax, without overflow
     exp_z = np.exp(z)

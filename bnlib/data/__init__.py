@@ -1,0 +1,1 @@
+"""The embedded digits; README.md tells where they come from."""
