@@ -11,7 +11,7 @@ How the digits are kept (float32 and float16 input; float64 runs through the sam
 - A channel whose squares leave the range of float32 is computed again in float64.
 
 Arrays are read block by block, so that what one operation leaves in the cache is still there for
-the next one.
+the next one. A small (N, C) mini-batch needs none of this: it is computed in float64 as it stands.
 """
 
 import math
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+_SMALL = 1 << 15  # values of a mini-batch that is computed in float64 as it stands
 _BLOCK = 1 << 18  # values of a block: 1 MiB in float32
 _ROWS, _POSITIONS = 64, 4096  # values that are added in float32: rows one by one, positions by BLAS
 _SAFE = 1e-24, 1e24  # var + eps for which float32 holds every square and inverse that is needed
@@ -42,6 +43,7 @@ class Cache:
         has_beta: whether there was a beta.
         shift: K, (C,), in the dtype of the arithmetic, or None for 0.
         wide: the channels that float32 cannot hold, as a mask (C,), and their own float64 cache.
+        centered: x - mean in float64, (N, C), for a small mini-batch; None for a large one.
     """
 
     x: np.ndarray
@@ -52,7 +54,8 @@ class Cache:
     gamma: np.ndarray | None
     has_beta: bool
     shift: np.ndarray | None
-    wide: "tuple[np.ndarray, Cache] | None"
+    wide: "tuple[np.ndarray, Cache] | None" = None
+    centered: np.ndarray | None = None
 
 
 def batch_norm_train(
@@ -95,12 +98,14 @@ def batch_norm_train(
             f"x has shape {x.shape}, one value per channel; expected at least 2 in training: the "
             "variance of one value is 0, and y would be beta whatever x is"
         )
+    if x.ndim == 2 and 0 < x.size <= _SMALL:
+        return _train_small(x, gamma, beta, eps)
     x3 = _as_3d(x)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, var, shift = _statistics(x3)
         inv_std = 1 / np.sqrt(var + eps)
         y = _normalize(x3, mean, inv_std, shift, gamma, beta).reshape(x.shape)
-    cache = Cache(x, mean, var, count, inv_std, gamma, beta is not None, shift, None)
+    cache = Cache(x, mean, var, count, inv_std, gamma, beta is not None, shift)
     mask = _out_of_float32(var, eps, x.dtype)
     if mask is not None:
         y[:, mask], inner = batch_norm_train(*_float64(mask, x, gamma, beta), eps=eps)
@@ -140,9 +145,12 @@ def batch_norm_backward(
     if dy.shape != x.shape:
         raise ValueError(f"dy has shape {dy.shape}; expected {x.shape}, the shape of x")
     with np.errstate(over="ignore", invalid="ignore"):
-        dx, dgamma, dbeta = _backward(
-            _as_3d(dy), _as_3d(x), cache.mean, cache.inv_std, cache.shift, gamma
-        )
+        if cache.centered is not None:
+            dx, dgamma, dbeta = _backward_small(dy, cache.centered, cache.inv_std, gamma)
+        else:
+            dx, dgamma, dbeta = _backward(
+                _as_3d(dy), _as_3d(x), cache.mean, cache.inv_std, cache.shift, gamma
+            )
     dx = dx.reshape(x.shape)
     if cache.wide is not None:
         mask, inner = cache.wide
@@ -255,7 +263,43 @@ def fold(
     return new_weight.astype(weight.dtype), new_bias.astype(_work_dtype(weight.dtype))
 
 
-# The arithmetic. Arrays are (N, C, S) here, with S positions; statistics are (C,), float64.
+# A small mini-batch, (N, C): the formulas as they stand, in float64.
+
+
+def _train_small(
+    x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None, eps: float
+) -> tuple[np.ndarray, Cache]:
+    m = len(x)
+    ones = np.ones(m)
+    with np.errstate(over="ignore", invalid="ignore"):
+        centered = x.astype(np.float64)
+        mean = ones @ centered / m
+        centered -= mean
+        var = ones @ (centered * centered) / m
+        inv_std = 1 / np.sqrt(var + eps)
+        y = centered * (inv_std if gamma is None else gamma * inv_std)
+        if beta is not None:
+            y += beta
+    cache = Cache(x, mean, var, m, inv_std, gamma, beta is not None, None, None, centered)
+    return y.astype(x.dtype, copy=False), cache
+
+
+def _backward_small(
+    dy: np.ndarray, centered: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """dx = a·(dy - mean(dy) - x̂·mean(dy·x̂)), where x̂ = centered·inv_std; dgamma; dbeta."""
+    m = len(dy)
+    ones = np.ones(m)
+    dbeta = ones @ dy
+    dgamma = ones @ (dy * centered) * inv_std
+    dx = centered * (inv_std * dgamma / -m)
+    dx += dy
+    dx -= dbeta / m
+    dx *= inv_std if gamma is None else gamma * inv_std
+    return dx.astype(dy.dtype, copy=False), dgamma, dbeta
+
+
+# A large one. Arrays are (N, C, S) here, with S positions; statistics are (C,), float64.
 
 
 def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

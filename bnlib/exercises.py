@@ -184,9 +184,7 @@ def _variance_gradient(x: np.ndarray, dx_hat: np.ndarray, eps: float) -> np.ndar
     return np.asarray(steps.backward(dx_hat, cache)[3].var)
 
 
-def _input_gradient(
-    x: np.ndarray, gamma: np.ndarray, dy: np.ndarray, eps: float
-) -> np.ndarray:
+def _input_gradient(x: np.ndarray, gamma: np.ndarray, dy: np.ndarray, eps: float) -> np.ndarray:
     return batch_norm_backward(dy, batch_norm_train(x, gamma, eps=eps)[1])[0]
 
 

@@ -63,18 +63,17 @@ class RunningStats:
             raise ValueError(
                 f"count is {count}; expected 0 or at least 2: an unbiased variance needs two values"
             )
-        negative = np.flatnonzero(var < 0)
-        if negative.size:
-            raise ValueError(f"var[{negative[0]}] is {var[negative[0]]}; expected 0 or more")
+        if var.min() < 0:
+            i = int(var.argmin())
+            raise ValueError(f"var[{i}] is {var[i]}; expected 0 or more")
         if count == 0:
             return
         self.batches += 1
-        good = np.isfinite(mean) & np.isfinite(var)
-        bad = np.flatnonzero(~good)
-        if bad.size:
+        good = np.isfinite(mean + var)
+        if not good.all():
             warnings.warn(
-                f"channel {', '.join(map(str, bad))}: the batch has a NaN or an infinity; the "
-                "running statistics of the channel were not updated",
+                f"channel {', '.join(map(str, np.flatnonzero(~good)))}: the batch has a NaN or an "
+                "infinity; the running statistics of the channel were not updated",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -10,7 +10,17 @@ import bnlib
 from bnlib import batch_norm_backward, batch_norm_inference, batch_norm_train, fold, steps
 from bnlib.gradcheck import max_relative_error, numerical_gradient
 
-SHAPES = [(2, 1), (7, 3), (64, 5), (65, 4), (200, 3), (4, 3, 5), (3, 2, 4, 5), (2, 3, 2, 3, 2)]
+SHAPES = [(2, 1), (7, 3), (64, 5), (65, 4), (200, 3), (700, 500)]
+SHAPES += [(4, 3, 5), (3, 2, 4, 5), (2, 3, 2, 3, 2), (3, 40, 70, 70)]
+
+
+@pytest.fixture(scope="module", autouse=True, params=["as they stand", "in blocks"])
+def path(request):
+    """Every test runs twice, since small mini-batches have a path of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "in blocks":
+            patch.setattr(bnlib.batchnorm, "_SMALL", 0)
+        yield
 
 
 def draw(shape, seed=0, dtype=np.float64):
