@@ -73,7 +73,7 @@ def batch_norm_train(
     A NaN or an infinity spoils its own channel and no other.
 
     Args:
-        x: mini-batch, (N, C) or (N, C, *spatial), float16, float32 or float64.
+        x: mini-batch, `(N, C)` or `(N, C, *spatial)`, float16, float32 or float64.
         gamma: scale, (C,), of x's dtype (float32 for float16 input), or None for 1.
         beta: shift, likewise, or None for 0.
         eps: added to the variance, in units of x²; positive.
@@ -181,7 +181,7 @@ def batch_norm_inference(
     .. math:: y = \gamma\,\frac{x - \mathrm{E}[x]}{\sqrt{\mathrm{Var}[x] + \epsilon}} + \beta
 
     Args:
-        x: examples, (N, C) or (N, C, *spatial), float16, float32 or float64.
+        x: examples, `(N, C)` or `(N, C, *spatial)`, float16, float32 or float64.
         mean: (C,), any floating-point dtype, in units of x.
         var: (C,), any floating-point dtype, in units of x²; not negative.
         gamma: scale, (C,), of x's dtype (float32 for float16 input), or None for 1.

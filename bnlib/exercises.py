@@ -1,7 +1,7 @@
 """Exercises that answer: `check(name, function)` runs a reader's function and says what is wrong.
 
 A function is judged by what it does, on several random inputs: shapes, dtypes, values, and that it
-leaves its inputs alone. An exercise of one's own takes a few lines:
+leaves its inputs alone. An exercise of one's own takes a few lines::
 
     from bnlib.exercises import Exercise, check, register
 

@@ -50,7 +50,7 @@ def max_relative_error(a: np.ndarray, b: np.ndarray) -> float:
         b: an array of the same shape.
 
     Returns:
-        max |a − b| / max(|a|, |b|); 0 where both are zero everywhere.
+        `max |a − b| / max(|a|, |b|)`; 0 where both are zero everywhere.
 
     Raises:
         ValueError: the shapes differ.

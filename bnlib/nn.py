@@ -119,7 +119,7 @@ class Linear(Layer):
 
 
 class BatchNorm(Layer):
-    r"""Batch Normalization of (N, C) or (N, C, *spatial), as in `bnlib.batch_norm_train`.
+    r"""Batch Normalization of `(N, C)` or `(N, C, *spatial)`, as in `bnlib.batch_norm_train`.
 
     In training it normalizes with the batch's statistics and follows them; in inference it uses
     what it followed, or the batch's statistics again where it does not follow any.

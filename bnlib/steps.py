@@ -37,7 +37,13 @@ def forward(
     scaled = gamma * x_hat  # (N, C)
     y = scaled + beta  # (N, C)
     return y, SimpleNamespace(
-        centered=centered, var=var, std=std, inv_std=inv_std, x_hat=x_hat, gamma=gamma, mean=mean
+        mean=mean,
+        centered=centered,
+        var=var,
+        std=std,
+        inv_std=inv_std,
+        x_hat=x_hat,
+        gamma=gamma,
     )
 
 

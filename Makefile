@@ -1,0 +1,56 @@
+# make book    build the book                     make notebooks  run all chapters again
+# make serve   ... and show it at 127.0.0.1:8000  make address    give the book your own address
+# make test    run everything that can fail       make clean      remove what these commands made
+#
+# Each sets up .venv from requirements.txt first, when it is not there yet.
+
+# The first of these that is new enough; else python3, which then says what is missing.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && exit; done; echo python3)
+PORT ?= 8000
+RUN := .venv/bin/python
+SOURCES = $(shell find _config.yml _toc.yml requirements.txt tools/build.py book bnlib \
+	-type f -not -path '*/.*' -not -name '*.pyc')
+
+.DELETE_ON_ERROR: # a book with warnings is not a book: the next run builds it again
+.PHONY: book serve test lint format types tests notebooks address clean env
+
+book: _build/html/index.html
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+_build/html/index.html: $(SOURCES) | env
+	@$(RUN) tools/build.py .
+
+serve: book
+	@echo "Serving it at http://127.0.0.1:$(PORT) (Ctrl-C ends)"
+	@$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+# All four run, also when one of them fails.
+test: env
+	@$(MAKE) --no-print-directory --keep-going lint format types tests
+
+lint:
+	$(RUN) -m ruff check .
+
+format:
+	$(RUN) -m ruff format --check .
+
+types:
+	$(RUN) -m mypy bnlib
+
+tests:
+	$(RUN) -m pytest tests book -n 2 --dist loadfile
+
+notebooks: env
+	@$(RUN) tools/notebooks.py $(ONLY)
+
+address: env
+	@$(RUN) tools/address.py $(URL)
+
+clean:
+	rm -rf _build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find bnlib book tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+env:
+	@$(PYTHON) tools/setup_env.py
