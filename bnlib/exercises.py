@@ -131,8 +131,8 @@ def _judge(exercise: Exercise, function: Callable[..., Any], rng: np.random.Gene
         got, expected = (got,), (expected,)
     elif not isinstance(got, tuple) or len(got) != len(expected):
         raise _Wrong(
-            f"your function returned one value, or another number of them; expected "
-            f"{len(expected)}: {', '.join(exercise.outputs)}."
+            f"your function returned a {type(got).__name__}; expected {len(expected)} values, "
+            f"separated by commas: {', '.join(exercise.outputs)}."
         )
     for name, value, right in zip(exercise.outputs, got, expected, strict=True):
         _compare(name, value, np.asarray(right), exercise.tolerance)
@@ -219,7 +219,7 @@ for exercise in (
     ),
     Exercise(
         "variance-gradient",
-        f'the step "the variance" in {_BACKWARD}',
+        f'the step "The standard deviation" in {_BACKWARD}',
         lambda rng: {"x": _batch(rng), "dx_hat": rng.normal(size=(8, 3)), "eps": 0.1},
         _variance_gradient,
         ["dvar"],
@@ -238,7 +238,7 @@ for exercise in (
     ),
     Exercise(
         "layer-norm-gradient",
-        f"the closed form in {_BACKWARD}; only the axis of the means is another",
+        f"the closed form in {_BACKWARD}; only the axis differs",
         lambda rng: {"x": _batch(rng), "dy": rng.normal(size=(8, 3)), "eps": 0.1},
         _layer_norm_gradient,
         ["dx"],
