@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html import escape
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from docutils import nodes
+from docutils.parsers.rst.directives import unchanged_required
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 
 from bnlib.figures import COLORS
 
@@ -22,6 +25,7 @@ PX_PER_PT = 4 / 3
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("figure-of", FigureOf)
     app.add_post_transform(InlineFigures)
     app.add_post_transform(ClaimBoxes)
     app.add_post_transform(UniqueIds)
@@ -68,6 +72,30 @@ def skip_tuple_fields(
 ) -> bool | None:
     """Leave out the fields of named tuples: all that Python says of them is their position."""
     return True if (member.__doc__ or "").startswith("Alias for field number") else None
+
+
+class FigureOf(SphinxDirective):
+    """`{figure-of} chapter.ipynb name`: a figure that a chapter displayed under that name."""
+
+    required_arguments = 2
+    option_spec = {"alt": unchanged_required}
+    has_content = True  # the caption
+
+    def run(self) -> list[nodes.Node]:
+        relative, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(relative)
+        for cell in json.loads(Path(path).read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                scrapbook = output.get("metadata", {}).get("scrapbook", {})
+                if scrapbook.get("name") == self.arguments[1]:
+                    svg = "".join(output["data"]["image/svg+xml"])
+                    html = inline_svg(svg, self.options["alt"], "figure-of-")
+                    figure = nodes.figure("", nodes.raw("", html, format="html"))
+                    text = nodes.container()
+                    self.state.nested_parse(self.content, self.content_offset, text)
+                    figure += nodes.caption("", "", *text[0].children)
+                    return [figure]
+        raise self.error(f"{self.arguments[0]} has no figure {self.arguments[1]!r}; was it run?")
 
 
 class InlineFigures(SphinxPostTransform):
