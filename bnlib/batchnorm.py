@@ -21,15 +21,16 @@ from typing import Any
 
 import numpy as np
 
-_SMALL = 1 << 15  # values of a mini-batch that is computed in float64 as it stands
+_SMALL = 1 << 13  # values of a mini-batch that is computed in float64 as it stands
 _BLOCK = 1 << 18  # values of a block: 1 MiB in float32
-_ROWS, _POSITIONS = 64, 4096  # values that are added in float32: rows one by one, positions by BLAS
+_POSITIONS = 4096  # of these a block holds at most
+_ROWS, _TERMS = 16, 64  # rows, and positions, that are added in float32
 _SAFE = 1e-24, 1e24  # var + eps for which float32 holds every square and inverse that is needed
 _EVERYTHING = (slice(None),) * 3
 _FLOAT16, _FLOAT32, _FLOAT64 = map(np.dtype, (np.float16, np.float32, np.float64))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Cache:
     """What the backward pass and the running statistics need of a forward pass.
 
@@ -109,7 +110,7 @@ def batch_norm_train(
     mask = _out_of_float32(var, eps, x.dtype)
     if mask is not None:
         y[:, mask], inner = batch_norm_train(*_float64(mask, x, gamma, beta), eps=eps)
-        mean[mask], var[mask] = inner.mean, inner.var
+        mean[mask], var[mask], inv_std[mask] = inner.mean, inner.var, inner.inv_std
         cache.wide = mask, inner
     return y, cache
 
@@ -123,7 +124,7 @@ def batch_norm_backward(
         - \overline{dy} - \hat{x} \cdot \overline{dy\,\hat{x}}\right), \qquad
         d\gamma = \sum dy\,\hat{x}, \qquad d\beta = \sum dy
 
-    The bars are means over the m values of a channel.
+    The bars are means over the m values of a channel. dy times x must stay within float32.
 
     Args:
         dy: derivative with respect to y, of y's shape and dtype.
@@ -203,7 +204,8 @@ def batch_norm_inference(
     _check_vector("beta", beta, x.shape[1], _work_dtype(x.dtype))
     mean, var = _check_statistics(mean, var, x.shape[1])
     inv_std = 1 / np.sqrt(var + eps)
-    shift = mean.astype(_work_dtype(x.dtype)) if (np.abs(mean) * inv_std).max() > 2 else None
+    far = np.count_nonzero(mean * mean > 4 * var)
+    shift = mean.astype(_work_dtype(x.dtype)) if far else None
     with np.errstate(over="ignore", invalid="ignore"):
         y = _normalize(_as_3d(x), mean, inv_std, shift, gamma, beta).reshape(x.shape)
     mask = _out_of_float32(var, eps, x.dtype)
@@ -256,8 +258,7 @@ def fold(
     for name, v in ("bias", bias), ("gamma", gamma), ("beta", beta):
         _check_vector(name, v, channels, _work_dtype(weight.dtype))
     mean, var = _check_statistics(mean, var, channels)
-    inv_std = 1 / np.sqrt(var + eps)
-    a = inv_std if gamma is None else gamma * inv_std
+    a = (1 if gamma is None else gamma) / np.sqrt(var + eps)
     new_weight = weight * a.reshape(-1, *[1] * (weight.ndim - 1))
     new_bias = a * ((0 if bias is None else bias) - mean) + (0 if beta is None else beta)
     return new_weight.astype(weight.dtype), new_bias.astype(_work_dtype(weight.dtype))
@@ -275,13 +276,17 @@ def _train_small(
         centered = x.astype(np.float64)
         mean = ones @ centered / m
         centered -= mean
+        if x.dtype == _FLOAT64:  # where the mean is rounded: what it left behind
+            rest = ones @ centered / m
+            centered -= rest
+            mean += rest
         var = ones @ (centered * centered) / m
         inv_std = 1 / np.sqrt(var + eps)
         y = centered * (inv_std if gamma is None else gamma * inv_std)
         if beta is not None:
             y += beta
-    cache = Cache(x, mean, var, m, inv_std, gamma, beta is not None, None, None, centered)
-    return y.astype(x.dtype, copy=False), cache
+        y = y.astype(x.dtype, copy=False)
+    return y, Cache(x, mean, var, m, inv_std, gamma, beta is not None, None, None, centered)
 
 
 def _backward_small(
@@ -290,10 +295,11 @@ def _backward_small(
     """dx = a·(dy - mean(dy) - x̂·mean(dy·x̂)), where x̂ = centered·inv_std; dgamma; dbeta."""
     m = len(dy)
     ones = np.ones(m)
-    dbeta = ones @ dy
-    dgamma = ones @ (dy * centered) * inv_std
+    wide_dy = dy.astype(np.float64)
+    dbeta = ones @ wide_dy
+    dgamma = ones @ (wide_dy * centered) * inv_std
     dx = centered * (inv_std * dgamma / -m)
-    dx += dy
+    dx += wide_dy
     dx -= dbeta / m
     dx *= inv_std if gamma is None else gamma * inv_std
     return dx.astype(dy.dtype, copy=False), dgamma, dbeta
@@ -371,8 +377,13 @@ def _add_sums(g: np.ndarray, d: np.ndarray, sums: np.ndarray) -> None:
     n, c, s = g.shape
     first, second = sums
     if s != 1:
-        first += (g @ np.ones(s, g.dtype)).sum(0, dtype=np.float64)
-        second += np.vecdot(g, d).sum(0, dtype=np.float64)
+        whole = s - s % _TERMS
+        for part in slice(0, whole), slice(whole, s):
+            terms = min(_TERMS, part.stop - part.start)
+            if terms:
+                g_parts, d_parts = (v[:, :, part].reshape(n, c, -1, terms) for v in (g, d))
+                first += (g_parts @ np.ones(terms, g.dtype)).sum((0, 2), dtype=np.float64)
+                second += np.vecdot(g_parts, d_parts).sum((0, 2), dtype=np.float64)
         return
     whole = n - n % _ROWS
     if whole:
@@ -399,7 +410,7 @@ def _apply(
     work = _work_dtype(x.dtype)
     b, c = b.astype(work)[:, None], c.astype(work)[:, None]
     a = None if a is None else a.astype(work)[:, None]
-    result = np.empty(x.shape, x.dtype)
+    result = np.empty_like(x)
     for block in _blocks(x.shape):
         channels = block[1]
         out = result[block] if x.dtype == work else None
@@ -464,7 +475,7 @@ def _as_3d(x: np.ndarray) -> np.ndarray:
 
 
 def _check_dtype(name: str, v: Any) -> None:
-    if not isinstance(v, np.ndarray):
+    if type(v) is not np.ndarray and not isinstance(v, np.memmap):  # no matrix, no masked array
         raise TypeError(f"{name} is a {type(v).__name__}; expected a NumPy array")
     if v.dtype not in (_FLOAT32, _FLOAT64, _FLOAT16):
         raise TypeError(f"{name} has dtype {v.dtype}; expected float16, float32 or float64")

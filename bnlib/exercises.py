@@ -129,7 +129,7 @@ def _judge(exercise: Exercise, function: Callable[..., Any], rng: np.random.Gene
             raise _Wrong(f"your function changed its argument {name}; compute into a new array.")
     if len(exercise.outputs) == 1:
         got, expected = (got,), (expected,)
-    elif not isinstance(got, tuple) or len(got) != len(expected):
+    elif not isinstance(got, tuple | list) or len(got) != len(expected):
         raise _Wrong(
             f"your function returned a {type(got).__name__}; expected {len(expected)} values, "
             f"separated by commas: {', '.join(exercise.outputs)}."
@@ -162,8 +162,25 @@ def _compare(name: str, value: Any, right: np.ndarray, tolerance: float) -> None
 
 
 def _batch(rng: np.random.Generator) -> np.ndarray:
-    """A mini-batch of 8 examples and 3 features, of uneven mean and scale."""
-    return rng.normal(rng.normal(0, 3, 3), rng.uniform(0.5, 3, 3), (8, 3))
+    """A mini-batch of 6 to 12 examples and 2 to 5 features, of uneven mean and scale."""
+    m, c = rng.integers(6, 13), rng.integers(2, 6)
+    return rng.normal(rng.normal(0, 3, c), rng.uniform(0.5, 3, c), (m, c))
+
+
+def _with_dy(rng: np.random.Generator) -> dict[str, Any]:
+    """A mini-batch, the gradient that comes in, and an eps that matters."""
+    x = _batch(rng)
+    return {"x": x, "dy": rng.normal(size=x.shape), "eps": rng.uniform(0.05, 0.5)}
+
+
+def _with_dx_hat(rng: np.random.Generator) -> dict[str, Any]:
+    x, dx_hat, eps = _with_dy(rng).values()
+    return {"x": x, "dx_hat": dx_hat, "eps": eps}
+
+
+def _with_gamma(rng: np.random.Generator) -> dict[str, Any]:
+    x, dy, eps = _with_dy(rng).values()
+    return {"x": x, "gamma": rng.normal(size=x.shape[1]), "dy": dy, "eps": eps}
 
 
 _TRANSFORM = 'algorithm 1, in the chapter "The transform"'
@@ -198,7 +215,7 @@ def _steps_to(steps: np.ndarray, accuracy: np.ndarray, target: float) -> int:
 
 def _climb(rng: np.random.Generator) -> dict[str, Any]:
     accuracy = np.sort(rng.uniform(0.1, 0.98, 30))
-    accuracy[::7] -= 0.05  # a curve goes down now and then
+    accuracy[17] = accuracy[15] - 0.05  # a curve goes down now and then, also below the target
     return {"steps": np.arange(0, 15000, 500), "accuracy": accuracy, "target": accuracy[15]}
 
 
@@ -206,40 +223,35 @@ for exercise in (
     Exercise(
         "normalize",
         _TRANSFORM,
-        lambda rng: {"x": _batch(rng), "eps": 0.1},
+        lambda rng: {"x": _batch(rng), "eps": rng.uniform(0.05, 0.5)},
         _normalize,
         ["x_hat"],
     ),
     Exercise(
         "undo",
         f'{_TRANSFORM}, and "What are γ and β for?" there',
-        lambda rng: {"x": _batch(rng), "eps": 0.1},
+        lambda rng: {"x": _batch(rng), "eps": rng.uniform(0.05, 0.5)},
         _undo,
         ["gamma", "beta"],
     ),
     Exercise(
         "variance-gradient",
         f'the step "The standard deviation" in {_BACKWARD}',
-        lambda rng: {"x": _batch(rng), "dx_hat": rng.normal(size=(8, 3)), "eps": 0.1},
+        _with_dx_hat,
         _variance_gradient,
         ["dvar"],
     ),
     Exercise(
         "input-gradient",
         f"the closed form in {_BACKWARD}",
-        lambda rng: {
-            "x": _batch(rng),
-            "gamma": rng.normal(size=3),
-            "dy": rng.normal(size=(8, 3)),
-            "eps": 0.1,
-        },
+        _with_gamma,
         _input_gradient,
         ["dx"],
     ),
     Exercise(
         "layer-norm-gradient",
         f"the closed form in {_BACKWARD}; only the axis differs",
-        lambda rng: {"x": _batch(rng), "dy": rng.normal(size=(8, 3)), "eps": 0.1},
+        _with_dy,
         _layer_norm_gradient,
         ["dx"],
     ),
@@ -254,7 +266,7 @@ for exercise in (
         "drift",
         f'"What do the sigmoids see?" in {_FIGURE_1}',
         lambda rng: {"percentiles": np.sort(rng.normal(size=(20, 3, 5)), axis=1)},
-        lambda percentiles: np.asarray(
+        lambda percentiles: (
             np.abs(np.diff(percentiles[:, 1], axis=0)).sum(axis=0)
             / (percentiles[-1, 2] - percentiles[-1, 0])
         ),

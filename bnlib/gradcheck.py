@@ -50,12 +50,13 @@ def max_relative_error(a: np.ndarray, b: np.ndarray) -> float:
         b: an array of the same shape.
 
     Returns:
-        `max |a − b| / max(|a|, |b|)`; 0 where both are zero everywhere.
+        `max |a − b| / max(|a|, |b|)`; 0 where both are zero everywhere, NaN where one has a NaN.
 
     Raises:
         ValueError: the shapes differ.
     """
     if np.shape(a) != np.shape(b):
         raise ValueError(f"a has shape {np.shape(a)}, b has shape {np.shape(b)}; expected the same")
-    scale = max(np.max(np.abs(a), initial=0), np.max(np.abs(b), initial=0))
-    return float(np.max(np.abs(np.subtract(a, b)), initial=0) / scale) if scale else 0.0
+    a, b = (np.asarray(v, np.float64) for v in (a, b))
+    scale = np.max(np.abs([a, b]), initial=0)
+    return float(np.max(np.abs(a - b), initial=0) / scale) if scale else 0.0

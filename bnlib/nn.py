@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from bnlib.batchnorm import batch_norm_backward, batch_norm_inference, batch_norm_train
+from bnlib.batchnorm import Cache, batch_norm_backward, batch_norm_inference, batch_norm_train
 from bnlib.running import RunningStats
 
 
@@ -106,6 +106,9 @@ class Linear(Layer):
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
+        expected = len(self._x), len(self.weight.value)
+        if dy.shape != expected:
+            raise ValueError(f"dy has shape {dy.shape}; expected {expected}")
         self.weight.grad += dy.T @ self._x
         if self.bias is not None:
             self.bias.grad += dy.sum(0)
@@ -161,6 +164,7 @@ class BatchNorm(Layer):
         self.gamma = Parameter(np.ones(channels, dtype)) if affine else None
         self.beta = Parameter(np.zeros(channels, dtype)) if affine else None
         self.running = running if track_running_stats else None
+        self._cache: Cache | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         if x.ndim < 2 or x.shape[1] != self.channels:
@@ -170,6 +174,7 @@ class BatchNorm(Layer):
             )
         gamma, beta = (None if p is None else p.value for p in (self.gamma, self.beta))
         if self.running is not None and not self.training:
+            self._cache = None
             return batch_norm_inference(
                 x, self.running.mean, self.running.var, gamma, beta, eps=self.eps
             )
@@ -179,6 +184,8 @@ class BatchNorm(Layer):
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
+        if self._cache is None:
+            raise RuntimeError("backward comes after a forward pass in training; there was none")
         dx, dgamma, dbeta = batch_norm_backward(dy, self._cache)
         if self.gamma is not None and self.beta is not None:
             self.gamma.grad += dgamma
@@ -193,7 +200,7 @@ class Sigmoid(Layer):
     r"""y = 1 / (1 + e⁻ˣ), so that dx = dy · y (1 − y)."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        self._y: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * x)  # the same function, without overflow
+        self._y: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * x)  # without overflow, to 3e-8
         return self._y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
@@ -235,7 +242,7 @@ class Dropout(Layer):
             self._mask: np.ndarray | None = None
             return x
         keep = self._rng.random(x.shape, dtype=np.float32) >= self.rate
-        self._mask = (keep / (1 - self.rate)).astype(x.dtype)
+        self._mask = (keep / (1 - self.rate)).astype(np.result_type(x, np.float16))
         y: np.ndarray = x * self._mask
         return y
 
@@ -263,17 +270,20 @@ class Sequential(Layer):
 
         Args:
             x: input of the network.
-            indices: the layers, by position.
+            indices: the layers, by position; negative ones count from the end.
 
         Returns:
-            The input of each of these layers, by position.
+            The input of each of these layers, by the position that was given.
+
+        Raises:
+            IndexError: there is no such layer.
         """
-        found = {}
-        for i, layer in enumerate(self.layers[: max(indices, default=-1) + 1]):
-            if i in indices:
-                found[i] = x
+        found = {i: range(len(self.layers))[i] for i in indices}
+        inputs = []
+        for layer in self.layers[: max(found.values(), default=-1) + 1]:
+            inputs.append(x)
             x = layer.forward(x)
-        return found
+        return {i: inputs[position] for i, position in found.items()}
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         for layer in reversed(self.layers):
@@ -310,14 +320,16 @@ def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float
         The loss in nats, and its derivative with respect to logits, (N, K), of their dtype.
 
     Raises:
-        ValueError: the shapes do not match, or a label is not a class.
+        ValueError: the shapes do not match, the batch is empty, or a label is not a class.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(
             f"logits has shape {logits.shape}, labels {labels.shape}; expected (N, K) and (N,)"
         )
     n, k = logits.shape
-    if n and (labels.min() < 0 or labels.max() >= k):
+    if n == 0 or labels.dtype.kind not in "iu":
+        raise ValueError(f"{n} labels of dtype {labels.dtype}; expected at least one integer")
+    if labels.min() < 0 or labels.max() >= k:
         raise ValueError(f"labels go from {labels.min()} to {labels.max()}; expected 0 to {k - 1}")
     z = logits - logits.max(axis=1, keepdims=True)  # the same softmax, without overflow
     exp_z = np.exp(z)

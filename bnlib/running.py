@@ -53,23 +53,31 @@ class RunningStats:
             count: m, the number of values of a channel.
 
         Raises:
+            TypeError: mean or var is not an array of floating-point numbers.
             ValueError: a shape does not match, a variance is negative, or count is 1 (m/(m−1) is
                 infinite) or negative.
         """
         for name, v in ("mean", mean), ("var", var):
+            if not isinstance(v, np.ndarray) or v.dtype.kind != "f":
+                raise TypeError(f"{name} is {v!r}; expected an array of floating-point numbers")
             if v.shape != self.mean.shape:
                 raise ValueError(f"{name} has shape {v.shape}; expected {self.mean.shape}")
-        if count < 0 or count == 1:
+        negative = np.flatnonzero(var < 0)
+        if negative.size:
+            raise ValueError(f"var[{negative[0]}] is {var[negative[0]]}; expected 0 or more")
+        if not (count == 0 or count >= 2):
             raise ValueError(
                 f"count is {count}; expected 0 or at least 2: an unbiased variance needs two values"
             )
-        if var.min() < 0:
-            i = int(var.argmin())
-            raise ValueError(f"var[{i}] is {var[i]}; expected 0 or more")
         if count == 0:
             return
+        good = np.isfinite(mean) & np.isfinite(var)
         self.batches += 1
-        good = np.isfinite(mean + var)
+        self._updates += good
+        weight = 1 / np.maximum(self._updates, 1) if self.momentum is None else self.momentum
+        unbiased = var * (count / (count - 1))
+        np.add(self.mean, weight * (mean - self.mean), out=self.mean, where=good)
+        np.add(self.var, weight * (unbiased - self.var), out=self.var, where=good)
         if not good.all():
             warnings.warn(
                 f"channel {', '.join(map(str, np.flatnonzero(~good)))}: the batch has a NaN or an "
@@ -77,8 +85,3 @@ class RunningStats:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        self._updates += good
-        weight = 1 / np.maximum(self._updates, 1) if self.momentum is None else self.momentum
-        unbiased = var * (count / (count - 1))
-        np.add(self.mean, weight * (mean - self.mean), out=self.mean, where=good)
-        np.add(self.var, weight * (unbiased - self.var), out=self.var, where=good)

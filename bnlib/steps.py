@@ -39,10 +39,12 @@ def forward(
     return y, SimpleNamespace(
         mean=mean,
         centered=centered,
+        squared=squared,
         var=var,
         std=std,
         inv_std=inv_std,
         x_hat=x_hat,
+        scaled=scaled,
         gamma=gamma,
     )
 

@@ -78,21 +78,28 @@ def fit(
 
     Raises:
         ValueError: a count is not positive, the batch is larger than the training set, examples
-            and labels differ in number, or watch comes without probe.
+            and labels differ in number, watch names a layer that is not there or comes without
+            probe.
     """
     x, labels = train
     for name, (examples, targets) in ("train", train), ("test", test):
-        if len(examples) != len(targets):
-            raise ValueError(f"{name} has {len(examples)} examples and {len(targets)} labels")
+        if len(examples) == 0 or targets.shape != (len(examples),):
+            raise ValueError(
+                f"{name} has {len(examples)} examples and labels of shape {targets.shape}; "
+                "expected one label for each of at least one example"
+            )
     if steps < 1 or evaluate_every < 1:
         raise ValueError(
             f"steps is {steps}, evaluate_every {evaluate_every}; expected 1 or more of each"
         )
     if not 1 <= batch_size <= len(x):
         raise ValueError(f"batch_size is {batch_size}; expected 1 to {len(x)}, the training set")
-    if watch and probe is None:
+    if watch and (probe is None or len(probe) == 0):
         raise ValueError("watch is given and probe is not; expected examples to feed in")
     watch = dict(watch or {})
+    for name, i in watch.items():
+        if not -len(net.layers) <= i < len(net.layers):
+            raise ValueError(f"watch[{name!r}] is {i}; the network has {len(net.layers)} layers")
     seen: list[tuple[int, float, float]] = []
     watched: dict[str, list[np.ndarray]] = {name: [] for name in watch}
 

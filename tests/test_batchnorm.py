@@ -11,16 +11,18 @@ from bnlib import batch_norm_backward, batch_norm_inference, batch_norm_train, f
 from bnlib.gradcheck import max_relative_error, numerical_gradient
 
 SHAPES = [(2, 1), (7, 3), (64, 5), (65, 4), (200, 3), (700, 500)]
-SHAPES += [(4, 3, 5), (3, 2, 4, 5), (2, 3, 2, 3, 2), (3, 40, 70, 70)]
+SHAPES += [(4, 3, 5), (3, 2, 4, 5), (2, 3, 2, 3, 2), (1, 3, 70, 70), (5, 4, 1, 1)]
 
 
-@pytest.fixture(scope="module", autouse=True, params=["as they stand", "in blocks"])
+@pytest.fixture(scope="module", autouse=True, params=["by size", "in blocks", "in tiny blocks"])
 def path(request):
-    """Every test runs twice, since small mini-batches have a path of their own."""
+    """Every test runs on each path: small mini-batches as they stand, others in blocks."""
+    sizes = {"by size": {}, "in blocks": {"_SMALL": 0}}
+    sizes["in tiny blocks"] = {"_SMALL": 0, "_BLOCK": 60, "_POSITIONS": 20, "_TERMS": 8, "_ROWS": 4}
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "in blocks":
-            patch.setattr(bnlib.batchnorm, "_SMALL", 0)
-        yield
+        for name, value in sizes[request.param].items():
+            patch.setattr(bnlib.batchnorm, name, value)
+        yield request.param
 
 
 def draw(shape, seed=0, dtype=np.float64):
@@ -158,25 +160,36 @@ def accuracy_cases():
         "scale 1e-30": 1e-30 * normal((256, 64)),
         "two examples, 1e-3 apart": 1e3 + 1e-3 * normal((2, 64)),
         "images, mean 1e4": 1e4 + normal((16, 8, 14, 14)),
+        "images of two values": np.where(normal((4, 8, 64, 64)) > 0, 2.9, 0.9),
+        "small images of two values": np.where(normal((8, 8, 28, 28)) > 0, 2.9, 0.9),
+        "images of pixels": rng.integers(0, 256, (8, 3, 40, 40)) / 255,
+        "images, mean 1.9": 1.9 + normal((4, 8, 64, 64)),
+        "one row different": np.full((77, 1538), 1.7) + (np.arange(77) == 3)[:, None],
+        "1e-3, apart by 1e-7": 1e-3 + 1e-7 * normal((1024, 64)),
         "one channel far off": normal((256, 64)) + 1e5 * (np.arange(64) == 7),
         "one value far off": normal((256, 64)) + 1e6 * (np.arange(256) == 0)[:, None],
     }
     for name, x in cases.items():
         yield pytest.param(x, 1e-5, id=name)
+    ulps = 1e8 / 7 * (1 + 1e-7 * rng.choice([-1, 1], (1, 4, 4096)))
+    yield pytest.param(ulps, 1e-12, id="one in the last place apart")
     yield pytest.param(1 + 1e-4 * normal((256, 64)), 1e-12, id="std 1e-4, eps 1e-12")
     yield pytest.param(1e-15 * normal((256, 64)), 1e-40, id="std 1e-15, eps 1e-40")
 
 
 @pytest.mark.parametrize("x, eps", list(accuracy_cases()))
-@pytest.mark.parametrize("affine", ["plain", "affine"])
-def test_float32_is_accurate_to_1e_6_of_the_scale(x, eps, affine):
+@pytest.mark.parametrize("kind", ["plain", "affine"])
+def test_float32_is_accurate_to_1e_6_of_the_scale(x, eps, kind, path):
+    if path == "in tiny blocks" and x.size > 50_000:
+        pytest.skip("slow, and no other than the smaller cases")
     x = x.astype(np.float32)
     rng = np.random.default_rng(1)
     c = x.shape[1]
     gamma, beta = np.ones(c, np.float32), np.zeros(c, np.float32)
-    if affine == "affine":
+    dy = np.full(x.shape, 0.1, np.float32)  # the rounding of equal terms does not cancel
+    if kind == "affine":
         gamma, beta = (rng.normal(0, 1, c).astype(np.float32) for _ in range(2))
-    dy = rng.standard_normal(x.shape).astype(np.float32)
+        dy = rng.standard_normal(x.shape).astype(np.float32)
     y, cache = batch_norm_train(x, gamma, beta, eps=eps)
     results = (y, *batch_norm_backward(dy, cache))
     expected, scales = reference(x, gamma, beta, dy, eps)
@@ -187,6 +200,42 @@ def test_float32_is_accurate_to_1e_6_of_the_scale(x, eps, affine):
         assert error <= 1e-6, f"{name} is off by {error:.1e} of the scale"
     inference = batch_norm_inference(x, cache.mean, cache.var, gamma, beta, eps=eps)
     assert np.max(abs(inference - expected[0]) / np.maximum(scales[0], 1e-300)) <= 1e-6
+
+
+def test_statistics_of_channels_out_of_the_range_of_float32_are_in_the_cache():
+    x = np.random.default_rng(0).normal(size=(512, 128)).astype(np.float32)
+    x[:, ::2] *= np.float32(1e20)
+    _, cache = batch_norm_train(x)
+    np.testing.assert_allclose(cache.var, x.astype(np.float64).var(0), rtol=1e-6)
+    np.testing.assert_allclose(cache.inv_std, 1 / np.sqrt(cache.var + 1e-5))
+    dx, dgamma, dbeta = batch_norm_backward(x, cache)
+    assert dgamma is None and dbeta is None and np.isfinite(dx).all()
+
+
+@pytest.mark.parametrize("given", ["gamma", "beta"])
+@pytest.mark.parametrize("scale", [1, 1e20])
+def test_gamma_and_beta_come_alone(given, scale):
+    x, gamma, beta, dy = draw((40, 3), dtype=np.float32)
+    x *= np.float32(scale)
+    only = {"gamma": gamma} if given == "gamma" else {"beta": beta}
+    y, cache = batch_norm_train(x, **only)
+    x_hat, _ = batch_norm_train(x)
+    _, dgamma, dbeta = batch_norm_backward(dy, cache)
+    if given == "gamma":
+        np.testing.assert_allclose(y, gamma * x_hat, atol=1e-5)
+        np.testing.assert_allclose(dgamma, (dy * x_hat).sum(0), atol=1e-4)
+        assert dbeta is None
+    else:
+        np.testing.assert_allclose(y, x_hat + beta, atol=1e-5)
+        np.testing.assert_allclose(dbeta, dy.sum(0), atol=1e-4)
+        assert dgamma is None
+
+
+def test_a_nan_among_the_statistics_stays_in_its_channel_at_inference():
+    x = np.array([[0, 1e6], [1, 1e6 + 1]], np.float32)
+    y = batch_norm_inference(x, np.array([np.nan, 1e6 + 0.3]), np.ones(2))
+    np.testing.assert_allclose(y[:, 1], [-0.3, 0.7], atol=1e-5)
+    assert np.isnan(y[:, 0]).all()
 
 
 def test_a_constant_channel_gives_beta():
@@ -338,6 +387,9 @@ BAD_TRAIN = [
     (ValueError, r"x has shape \(1, 3, 1, 1\), one value", np.zeros((1, 3, 1, 1)), {}),
     (ValueError, "eps is 0; expected a positive number", X, {"eps": 0}),
     (ValueError, "eps is -1e-05; expected a positive number", X, {"eps": -1e-5}),
+    (ValueError, "eps is inf; expected a positive number", X, {"eps": float("inf")}),
+    (TypeError, "x is a matrix; expected a NumPy array", np.ones((2, 2)).view(np.matrix), {}),
+    (TypeError, "x is a MaskedArray; expected a NumPy array", np.ma.ones((4, 3)), {}),
     (ValueError, "eps is nan; expected a positive number", X, {"eps": float("nan")}),
     (TypeError, "gamma has dtype float64; expected float32", X, {"gamma": np.ones(3)}),
     (TypeError, "beta has dtype float64; expected float32", X, {"beta": np.ones(3)}),
@@ -383,7 +435,24 @@ def test_bad_statistics(message, mean, var):
         fold(np.ones((3, 2)), None, mean, var)
 
 
+def test_bad_input_of_inference():
+    for name in "gamma", "beta":
+        with pytest.raises(TypeError, match=f"{name} has dtype float64; expected float32"):
+            batch_norm_inference(X, V, V, **{name: np.ones(3)})
+    with pytest.raises(ValueError, match="eps is 0; expected a positive number"):
+        batch_norm_inference(X, V, V, eps=0)
+    with pytest.raises(TypeError, match="mean has dtype int64"):
+        batch_norm_inference(X, np.ones(3, int), V)
+
+
 def test_bad_input_of_fold():
+    with pytest.raises(ValueError, match="eps is -1; expected a positive number"):
+        fold(np.ones((3, 2)), None, np.ones(3), np.ones(3), eps=-1)
+    with pytest.raises(TypeError, match="weight has dtype int64"):
+        fold(np.ones((3, 2), int), None, np.ones(3), np.ones(3))
+    for name in "gamma", "beta":
+        with pytest.raises(TypeError, match=f"{name} has dtype float32; expected float64"):
+            fold(np.ones((3, 2)), None, np.ones(3), np.ones(3), **{name: V})
     with pytest.raises(ValueError, match=r"weight has shape \(3,\); expected \(C, \.\.\.\)"):
         fold(V, None, V, V)
     with pytest.raises(ValueError, match=r"bias has shape \(2,\); expected \(3,\)"):

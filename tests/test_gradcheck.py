@@ -31,5 +31,9 @@ def test_max_relative_error():
     assert max_relative_error(np.array([1.0, 2]), np.array([1.0, 2.1])) == pytest.approx(0.1 / 2.1)
     assert max_relative_error(np.zeros(2), np.zeros(2)) == 0
     assert max_relative_error(np.ones(2), -np.ones(2)) == 2
+    assert max_relative_error(np.ones(2), np.array([1.0, 4])) == pytest.approx(0.75)
+    assert np.isnan(max_relative_error(np.zeros(2), np.array([0, np.nan])))
+    assert np.isnan(max_relative_error(np.array([0, np.nan]), np.ones(2)))
+    assert max_relative_error(np.uint8([1]), np.uint8([2])) == 0.5
     with pytest.raises(ValueError, match=r"a has shape \(2,\), b has shape \(3,\)"):
         max_relative_error(np.ones(2), np.ones(3))

@@ -55,6 +55,39 @@ def test_gradients_add_up():
     once = layer.weight.grad.copy()
     layer.backward(layer(x))
     np.testing.assert_allclose(layer.weight.grad, 2 * once)
+    np.testing.assert_allclose(layer.bias.grad, 2 * layer(x).sum(0))
+
+
+def test_linear_starts_as_it_says():
+    layer = nn.Linear(200, 300, std=0.3, rng=rng())
+    assert layer.weight.value.std() == pytest.approx(0.3, rel=0.02)
+    assert layer.weight.value.dtype == layer.bias.value.dtype == np.float32
+    assert (layer.bias.value == 0).all()
+
+
+def test_a_gradient_of_another_shape_changes_nothing():
+    layer = linear()
+    layer(rng().normal(size=(6, 5)))
+    with pytest.raises(ValueError, match=r"dy has shape \(6, 1\); expected \(6, 4\)"):
+        layer.backward(np.ones((6, 1)))
+    assert (layer.weight.grad == 0).all() and (layer.bias.grad == 0).all()
+
+
+def test_relu_has_no_gradient_at_zero():
+    layer = nn.ReLU()
+    layer(np.array([-1.0, 0, 1]))
+    np.testing.assert_array_equal(layer.backward(np.ones(3)), [0, 0, 1])
+
+
+def test_backward_of_batch_norm_needs_a_forward_pass_in_training():
+    layer, x = nn.BatchNorm(3), rng().normal(size=(8, 3)).astype(np.float32)
+    with pytest.raises(RuntimeError, match="backward comes after a forward pass in training"):
+        layer.backward(x)
+    layer(x)
+    layer.eval()
+    layer(x)
+    with pytest.raises(RuntimeError, match="backward comes after a forward pass in training"):
+        layer.backward(x)
 
 
 def test_a_first_layer_can_save_dx():
@@ -70,7 +103,7 @@ def test_a_first_layer_can_save_dx():
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("tracking", [True, False])
 def test_batch_norm_agrees_with_torch(shape, momentum, affine, tracking):
-    options = {"momentum": momentum, "affine": affine, "track_running_stats": tracking}
+    options = {"momentum": momentum, "affine": affine, "track_running_stats": tracking, "eps": 0.3}
     ours = nn.BatchNorm(3, dtype=np.float64, **options)
     kind = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d}[len(shape)]
     theirs = kind(3, **options).double()
@@ -141,6 +174,17 @@ def test_sequential_switches_and_inspects_its_layers():
     np.testing.assert_array_equal(inputs[2], net[0](x))
     assert len(net.parameters()) == 2
     assert net.inputs(x, []) == {}
+    np.testing.assert_array_equal(net.inputs(x, [-1])[-1], net[0](x))
+    with pytest.raises(IndexError):
+        net.inputs(x, [3])
+    net.train()
+    assert all(layer.training for layer in net)
+
+
+def test_dropout_of_nothing_and_of_integers():
+    x = np.ones((4, 5), int)
+    assert nn.Dropout(0, rng=rng())(x) is x
+    assert set(np.unique(nn.Dropout(0.5, rng=rng())(x))) == {0.0, 2.0}
 
 
 def test_cross_entropy_agrees_with_torch():
@@ -179,6 +223,21 @@ def test_cross_entropy_does_not_overflow():
         (
             r"logits has shape \(2, 3\), labels \(3,\)",
             lambda: nn.softmax_cross_entropy(np.zeros((2, 3)), np.zeros(3, int)),
+        ),
+        ("std is nan; expected 0 or more", lambda: nn.Linear(3, 3, std=float("nan"), rng=rng())),
+        (r"Linear\(3, 0\): expected 1 or more", lambda: nn.Linear(3, 0, std=1, rng=rng())),
+        ("eps is inf", lambda: nn.BatchNorm(3, eps=float("inf"))),
+        (
+            "0 labels of dtype int64; expected at least one integer",
+            lambda: nn.softmax_cross_entropy(np.zeros((0, 3)), np.zeros(0, int)),
+        ),
+        (
+            "2 labels of dtype float64; expected at least one integer",
+            lambda: nn.softmax_cross_entropy(np.zeros((2, 3)), np.zeros(2)),
+        ),
+        (
+            "labels go from -1 to 0; expected 0 to 2",
+            lambda: nn.softmax_cross_entropy(np.zeros((2, 3)), np.array([-1, 0])),
         ),
         (
             "labels go from 0 to 3; expected 0 to 2",

@@ -68,6 +68,24 @@ def test_an_empty_batch_changes_nothing():
     assert stats.batches == 0 and (stats.mean == 0).all() and (stats.var == 1).all()
 
 
+@pytest.mark.parametrize("which", ["mean", "var"])
+def test_either_of_the_two_can_be_bad(which):
+    stats = RunningStats(2)
+    given = {"mean": np.ones(2), "var": np.ones(2)}
+    given[which][0] = np.inf
+    with pytest.warns(RuntimeWarning, match="channel 0: "):
+        stats.update(given["mean"], given["var"], 4)
+    assert stats.mean[0] == 0 and stats.var[0] == 1 and stats.mean[1] == 0.1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_made_an_error_loses_nothing():
+    stats = RunningStats(2)
+    with pytest.raises(RuntimeWarning, match="channel 1"):
+        stats.update(np.array([1, np.nan]), np.ones(2), 4)
+    assert stats.batches == 1 and stats.mean[0] == 0.1
+
+
 @pytest.mark.parametrize("momentum", [1.5, -0.5, float("nan")])
 def test_bad_momentum(momentum):
     with pytest.raises(ValueError, match=r"momentum is .*; expected a number in \[0, 1\], or None"):
@@ -79,12 +97,20 @@ def test_bad_channels():
         RunningStats(0)
 
 
+def test_lists_and_integers_are_refused():
+    for bad in [1.0, 2.0, 3.0], np.ones(3, int):
+        with pytest.raises(TypeError, match="mean is .*; expected an array of floating-point"):
+            RunningStats(3).update(bad, np.ones(3), 4)
+
+
 @pytest.mark.parametrize(
     "message, mean, var, count",
     [
         (r"mean has shape \(2,\); expected \(3,\)", np.ones(2), np.ones(3), 4),
         (r"var has shape \(2,\); expected \(3,\)", np.ones(3), np.ones(2), 4),
         (r"var\[1\] is -1.0; expected 0 or more", np.ones(3), np.array([1.0, -1, 1]), 4),
+        (r"var\[1\] is -4.0; expected 0 or more", np.ones(3), np.array([np.nan, -4, 1]), 4),
+        ("count is nan; expected 0 or at least 2", np.ones(3), np.ones(3), float("nan")),
         ("count is 1; expected 0 or at least 2", np.ones(3), np.ones(3), 1),
         ("count is -2; expected 0 or at least 2", np.ones(3), np.ones(3), -2),
     ],

@@ -11,14 +11,16 @@ from bnlib import mnist, nn, optim, training
 
 @pytest.fixture(scope="module")
 def digits():
-    data = mnist.load()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BNLIB_DATA", "embedded")
+        data = mnist.load()
     return (
         (mnist.scale(data.train_images[:2000]), data.train_labels[:2000]),
         (mnist.scale(data.test_images[:500]), data.test_labels[:500]),
     )
 
 
-def run(digits, *, seed=0, steps=250, watch=None, probe=None, net_seed=0):
+def run(digits, *, seed=0, steps=250, every=100, watch=None, probe=None, net_seed=0):
     rng = np.random.default_rng(net_seed)
     net = nn.Sequential(
         nn.Linear(784, 30, std=0.1, rng=rng, bias=False),
@@ -28,7 +30,7 @@ def run(digits, *, seed=0, steps=250, watch=None, probe=None, net_seed=0):
     )
     optimizer = optim.SGD(net.parameters(), 0.5)
     return net, training.fit(
-        net, *digits, optimizer, steps=steps, batch_size=50, seed=seed, evaluate_every=100,
+        net, *digits, optimizer, steps=steps, batch_size=50, seed=seed, evaluate_every=every,
         watch=watch, probe=probe,
     )  # fmt: skip
 
@@ -73,6 +75,23 @@ def test_every_example_is_seen_once_an_epoch():
     epoch = np.concatenate([next(batches) for _ in range(3)])
     assert len(set(epoch)) == 9
     assert set(np.concatenate([next(batches) for _ in range(3)])) <= set(range(10))
+    even = training._batches(9, 3, np.random.default_rng(0))
+    assert set(np.concatenate([next(even) for _ in range(3)])) == set(range(9))
+
+
+def test_accuracy_counts_every_example():
+    net = nn.Sequential(nn.ReLU())
+    labels = np.arange(2500) % 3
+    right = np.eye(3)[labels]
+    assert training.accuracy(net, right, labels) == 1
+    assert training.accuracy(net, right, (labels + (np.arange(2500) >= 2000)) % 3) == 0.8
+
+
+def test_the_loss_is_that_since_the_evaluation_before(digits):
+    _, every_step = run(digits, steps=200, every=1)
+    _, record = run(digits, steps=200)
+    expected = [every_step.train_loss[1:101].mean(), every_step.train_loss[101:].mean()]
+    np.testing.assert_allclose(record.train_loss[1:], expected)
 
 
 def test_no_output_where_there_is_no_terminal(digits, capfd):
@@ -99,13 +118,22 @@ def test_a_terminal_shows_a_progress_bar():
     assert b"3/3" in shown
 
 
+X = np.zeros((10, 2), np.float32)
+
+
 @pytest.mark.parametrize(
     "message, changes",
     [
         ("steps is 0, evaluate_every 1", {"steps": 0}),
         ("batch_size is 11; expected 1 to 10, the training set", {"batch_size": 11}),
         ("watch is given and probe is not", {"watch": {"a": 0}}),
-        ("test has 10 examples and 9 labels", {"test": (np.zeros((10, 2)), np.zeros(9, int))}),
+        ("evaluate_every 0; expected 1", {"evaluate_every": 0}),
+        ("batch_size is 0; expected 1 to 10", {"batch_size": 0}),
+        (r"watch\['a'\] is 5; the network has 1 layers", {"watch": {"a": 5}, "probe": X}),
+        (r"test has 10 examples and labels of shape \(9,\)", {"test": (X, np.zeros(9, int))}),
+        (r"test has 10 examples and labels of shape \(10, 1\)", {"test": (X, np.zeros((10, 1)))}),
+        (r"train has 10 examples and labels of shape \(9,\)", {"train": (X, np.zeros(9, int))}),
+        ("test has 0 examples", {"test": (X[:0], np.zeros(0, int))}),
     ],
 )
 def test_bad_input(message, changes):
