@@ -144,7 +144,7 @@ def test_make_takes_the_first_python_that_is_new_enough(tmp_path: Path) -> None:
     (tmp_path / "python3").chmod(0o755)
     for name in ("python3.13", "python3.12"):
         (tmp_path / name).symlink_to(sys.executable)
-    outer = ("MAKEFLAGS", "PYTHON")  # of a `make test` around this test
+    outer = ("MAKEFLAGS", "MAKELEVEL", "PYTHON")  # of a `make test` around this test
     environment = {key: value for key, value in os.environ.items() if key not in outer}
     environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
     command = ["make", "--dry-run", "env"]
