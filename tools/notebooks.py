@@ -49,9 +49,10 @@ def code_sha256(notebook: NotebookNode) -> str:
 
 def normalize(notebook: NotebookNode) -> None:
     """Put the set-up cell first, give every cell a lasting id, drop what editors add."""
+    setup = setup_cell()
     if notebook.cells and "setup" in notebook.cells[0].metadata.get("tags", []):
-        del notebook.cells[0]
-    notebook.cells.insert(0, setup_cell())
+        setup.execution_count = notebook.cells.pop(0).execution_count
+    notebook.cells.insert(0, setup)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     taken: set[str] = set()
     for index, cell in enumerate(notebook.cells):
