@@ -7,7 +7,6 @@ to the output, adds to the gradients of its parameters, and returns dx.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from bnlib.batchnorm import Cache, batch_norm_backward, batch_norm_inference, batch_norm_train
 from bnlib.running import RunningStats
@@ -85,7 +84,7 @@ class Linear(Layer):
         rng: np.random.Generator,
         bias: bool = True,
         needs_dx: bool = True,
-        dtype: DTypeLike = np.float32,
+        dtype: type = np.float32,
     ) -> None:
         if inputs < 1 or outputs < 1:
             raise ValueError(f"Linear({inputs}, {outputs}): expected 1 or more of each")
@@ -137,7 +136,8 @@ class BatchNorm(Layer):
         dtype: of gamma and beta.
 
     Attributes:
-        gamma, beta: the learned scale and shift, (C,), or None.
+        gamma: the learned scale, (C,), or None.
+        beta: the learned shift, (C,), or None.
         running: the `RunningStats`, or None.
 
     Raises:
@@ -154,7 +154,7 @@ class BatchNorm(Layer):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
-        dtype: DTypeLike = np.float32,
+        dtype: type = np.float32,
     ) -> None:
         if not 0 < eps < np.inf:
             raise ValueError(f"eps is {eps}; expected a positive number")
