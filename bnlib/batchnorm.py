@@ -270,6 +270,7 @@ def fold(
 def _train_small(
     x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None, eps: float
 ) -> tuple[np.ndarray, Cache]:
+    """y = gamma·(x - mean)·inv_std + beta; sums over the rows as ones @ x."""
     m = len(x)
     ones = np.ones(m)
     with np.errstate(over="ignore", invalid="ignore"):
