@@ -54,7 +54,7 @@ class Cache:
     inv_std: np.ndarray
     gamma: np.ndarray | None
     has_beta: bool
-    shift: np.ndarray | None
+    shift: np.ndarray | None = None
     wide: "tuple[np.ndarray, Cache] | None" = None
     centered: np.ndarray | None = None
 
@@ -287,7 +287,7 @@ def _train_small(
         if beta is not None:
             y += beta
         y = y.astype(x.dtype, copy=False)
-    return y, Cache(x, mean, var, m, inv_std, gamma, beta is not None, None, None, centered)
+    return y, Cache(x, mean, var, m, inv_std, gamma, beta is not None, centered=centered)
 
 
 def _backward_small(
@@ -495,11 +495,12 @@ def _check_eps(eps: float) -> None:
         raise ValueError(f"eps is {eps}; expected a positive number")
 
 
-def _check_vector(name: str, v: Any, channels: int, dtype: np.dtype) -> None:
+def _check_vector(name: str, v: Any, channels: int, dtype: np.dtype | None) -> None:
+    """One value per channel, of a dtype (None for any floating-point one); v may be None."""
     if v is None:
         return
     _check_dtype(name, v)
-    if v.dtype != dtype:
+    if dtype is not None and v.dtype != dtype:
         raise TypeError(f"{name} has dtype {v.dtype}; expected {dtype}, to go with the input")
     if v.shape != (channels,):
         raise ValueError(f"{name} has shape {v.shape}; expected ({channels},), one per channel")
@@ -508,9 +509,8 @@ def _check_vector(name: str, v: Any, channels: int, dtype: np.dtype) -> None:
 def _check_statistics(mean: Any, var: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance in float64."""
     for name, v in ("mean", mean), ("var", var):
-        _check_dtype(name, v)
-        if v.shape != (channels,):
-            raise ValueError(f"{name} has shape {v.shape}; expected ({channels},), one per channel")
+        _check_dtype(name, v)  # not None either
+        _check_vector(name, v, channels, None)
     bad = np.flatnonzero(~(var >= 0))
     if bad.size:
         raise ValueError(f"var[{bad[0]}] is {var[bad[0]]}; expected 0 or more in every channel")

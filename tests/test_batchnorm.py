@@ -231,6 +231,12 @@ def test_gamma_and_beta_come_alone(given, scale):
         assert dgamma is None
 
 
+def test_inference_beyond_the_range_of_float32():
+    x = np.array([[3e38], [-3e38]], np.float32)  # x - mean is 6e38
+    y = batch_norm_inference(x, np.array([-3e38]), np.array([1e76]))
+    np.testing.assert_allclose(y, [[6], [0]], atol=1e-6)
+
+
 def test_a_nan_among_the_statistics_stays_in_its_channel_at_inference():
     x = np.array([[0, 1e6], [1, 1e6 + 1]], np.float32)
     y = batch_norm_inference(x, np.array([np.nan, 1e6 + 0.3]), np.ones(2))

@@ -1,10 +1,13 @@
 """bnlib.exercises: right answers pass, typical wrong ones are told what is wrong."""
 
+import re
+import textwrap
+
 import numpy as np
 import pytest
 
 from bnlib import exercises
-from bnlib.exercises import Exercise, check, find_problem, register
+from bnlib.exercises import check, find_problem
 
 
 def x_hat_of(x, eps):
@@ -108,8 +111,6 @@ WRONG = {
 
 @pytest.mark.parametrize("name, answer, message", WRONG.values(), ids=WRONG)
 def test_wrong_answers_are_rejected_with_the_right_message(name, answer, message):
-    import re
-
     assert re.search(message, find_problem(name, answer))
 
 
@@ -169,20 +170,12 @@ def test_an_unknown_name_lists_the_known_ones():
         check("nope", unwritten)
 
 
-def test_an_exercise_of_ones_own(capsys):
-    register(
-        Exercise(
-            name="center",
-            see="the definition of the mean",
-            inputs=lambda rng: {"x": rng.normal(2, 3, (5, 4))},
-            reference=lambda x: x - x.mean(axis=0),
-            outputs=("centered",),
-        )
-    )
+def test_the_example_of_an_exercise_of_ones_own(capsys):
+    example = textwrap.dedent(exercises.__doc__.split("::\n")[1])
     try:
-        check("center", lambda x: x - x.mean())
+        exec(example, {})
         check("center", lambda x: x - x.mean(0))
     finally:
-        del exercises._EXERCISES["center"]
+        exercises._EXERCISES.pop("center", None)
     wrong, _, right = capsys.readouterr().out.splitlines()
     assert wrong.startswith("✗ center: centered is off by") and right.startswith("✓ center")
