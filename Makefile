@@ -3,6 +3,9 @@
 # make test    run everything that can fail       make clean      remove what these commands made
 #
 # Each sets up .venv from requirements.txt first, when it is not there yet.
+#
+# make frameworks           compare with Keras and Flax, in .venv-frameworks, which it sets up
+# make frameworks RECORD=1  ... and write down what they do, in bnlib/frameworks.json
 
 # The first of these that is new enough; else python3, which then says what is missing.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -14,7 +17,7 @@ SOURCES = $(shell find _config.yml _toc.yml requirements.txt tools/build.py book
 	-type f -not -path '*/.*' -not -name '*.pyc')
 
 .DELETE_ON_ERROR: # a book with warnings is not a book: the next run builds it again
-.PHONY: book serve test lint format types tests notebooks address clean env
+.PHONY: book serve test lint format types tests frameworks notebooks address clean env
 
 book: _build/html/index.html
 	@echo "The book: $(CURDIR)/_build/html/index.html"
@@ -40,7 +43,11 @@ types:
 	$(RUN) -m mypy bnlib
 
 tests:
-	$(RUN) -m pytest tests book -n 2 --dist loadfile
+	$(RUN) -m pytest tests book -n 2 --dist loadfile -rs
+
+frameworks:
+	@$(PYTHON) tools/setup_env.py frameworks
+	BNLIB_RECORD=$(RECORD) .venv-frameworks/bin/python -m pytest tests/frameworks
 
 notebooks: env
 	@$(RUN) tools/notebooks.py $(ONLY)

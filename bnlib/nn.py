@@ -4,12 +4,13 @@
 to the output, adds to the gradients of its parameters, and returns dx.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from bnlib.batchnorm import Cache, batch_norm_backward, batch_norm_inference, batch_norm_train
-from bnlib.running import RunningStats
+from bnlib.running import RunningStats, convert
 
 
 class Parameter:
@@ -124,7 +125,8 @@ class BatchNorm(Layer):
     r"""Batch Normalization of `(N, C)` or `(N, C, *spatial)`, as in `bnlib.batch_norm_train`.
 
     In training it normalizes with the batch's statistics and follows them; in inference it uses
-    what it followed, or the batch's statistics again where it does not follow any.
+    what it followed, or the batch's statistics again where it does not follow any. `backward` works
+    in both modes: a layer in inference while others train is frozen.
 
     Args:
         channels: number of channels C.
@@ -165,6 +167,7 @@ class BatchNorm(Layer):
         self.beta = Parameter(np.zeros(channels, dtype)) if affine else None
         self.running = running if track_running_stats else None
         self._cache: Cache | None = None
+        self._frozen_x: np.ndarray | None = None  # input of the last forward pass in inference
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         if x.ndim < 2 or x.shape[1] != self.channels:
@@ -174,7 +177,7 @@ class BatchNorm(Layer):
             )
         gamma, beta = (None if p is None else p.value for p in (self.gamma, self.beta))
         if self.running is not None and not self.training:
-            self._cache = None
+            self._cache, self._frozen_x = None, x
             return batch_norm_inference(
                 x, self.running.mean, self.running.var, gamma, beta, eps=self.eps
             )
@@ -184,16 +187,88 @@ class BatchNorm(Layer):
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        if self._cache is None:
-            raise RuntimeError("backward comes after a forward pass in training; there was none")
-        dx, dgamma, dbeta = batch_norm_backward(dy, self._cache)
+        if self._cache is not None:
+            dx, dgamma, dbeta = batch_norm_backward(dy, self._cache)
+        elif self._frozen_x is not None:
+            dx, dgamma, dbeta = self._backward_frozen(dy, self._frozen_x)
+        else:
+            raise RuntimeError("backward comes after a forward pass; there was none")
         if self.gamma is not None and self.beta is not None:
             self.gamma.grad += dgamma
             self.beta.grad += dbeta
         return dx
 
+    def _backward_frozen(self, dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        """With fixed statistics x_hat is linear in x: dx = dy · gamma · inv_std."""
+        if dy.shape != x.shape:
+            raise ValueError(f"dy has shape {dy.shape}; expected {x.shape}, the shape of x")
+        assert self.running is not None  # else it could not be frozen
+        along, others = (-1, *[1] * (x.ndim - 2)), (0, *range(2, x.ndim))
+        inv_std = 1 / np.sqrt(self.running.var + self.eps)
+        x_hat = (x - self.running.mean.reshape(along)) * inv_std.reshape(along)
+        slope = inv_std if self.gamma is None else inv_std * self.gamma.value
+        dx = (dy * slope.reshape(along)).astype(x.dtype)
+        return dx, (dy * x_hat).sum(others), dy.sum(others, dtype=np.float64)
+
     def parameters(self) -> list[Parameter]:
         return [p for p in (self.gamma, self.beta) if p is not None]
+
+    def state(self) -> dict[str, Any]:
+        """A copy of what the layer has learned and followed, and of what it needs to go on.
+
+        Returns:
+            gamma, beta, mean, var, eps, momentum and batches, by these names; None where the layer
+            has no such thing. `bnlib.running.convert` gives it other frameworks' names.
+        """
+        gamma, beta = (None if p is None else p.value.copy() for p in (self.gamma, self.beta))
+        state: dict[str, Any] = {"gamma": gamma, "beta": beta, "eps": self.eps}
+        if self.running is None:
+            return {**state, "mean": None, "var": None, "momentum": None, "batches": None}
+        return {
+            **state,
+            "mean": self.running.mean.copy(),
+            "var": self.running.var.copy(),
+            "momentum": self.running.momentum,
+            "batches": self.running.batches,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over a state, all of it or, when something is raised, nothing.
+
+        What the state lacks is filled in as `bnlib.running.convert` says. A layer without gamma and
+        beta takes only 1s and 0s for them, one without running statistics only None.
+
+        Args:
+            state: as `state()` returns it.
+
+        Raises:
+            TypeError: an array does not hold floating-point numbers.
+            ValueError: the state has a name that is not known, lacks the mean or the variance, is
+                of another number of channels, or has a value that the layer cannot take.
+        """
+        if self.running is None:
+            for name in "mean", "var", "momentum", "batches":
+                if state.get(name) is not None:
+                    raise ValueError(
+                        f"{name} is {state[name]}; expected None: the layer follows no statistics"
+                    )
+            nothing = np.zeros(self.channels)
+            state = {**state, "mean": nothing, "var": nothing, "momentum": 0}
+        new = convert(state, "bnlib", "bnlib")
+        if new["mean"].shape != (self.channels,):
+            raise ValueError(f"mean has shape {new['mean'].shape}; expected ({self.channels},)")
+        for name, neutral in ("gamma", 1), ("beta", 0):
+            if getattr(self, name) is None and (new[name] != neutral).any():
+                raise ValueError(
+                    f"{name} is {new[name]}; expected {neutral}s or None: the layer has no {name}"
+                )
+        if self.gamma is not None and self.beta is not None:
+            self.gamma.value[:] = new["gamma"]
+            self.beta.value[:] = new["beta"]
+        if self.running is not None:
+            self.running.replace(new["mean"], new["var"], new["batches"])
+            self.running.momentum = new["momentum"]
+        self.eps = new["eps"]
 
 
 class Sigmoid(Layer):

@@ -1,6 +1,13 @@
-"""Statistics of the population, estimated from mini-batches, for use at inference."""
+"""Statistics of the population, estimated from mini-batches, for use at inference.
+
+`RunningStats` follows them in training, `precise` averages them afterward, `merge` pools those of
+several parts of the data, and `convert` moves them to another framework.
+"""
 
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,11 +64,8 @@ class RunningStats:
             ValueError: a shape does not match, a variance is negative, or count is 1 (m/(m−1) is
                 infinite) or negative.
         """
-        for name, v in ("mean", mean), ("var", var):
-            if not isinstance(v, np.ndarray) or v.dtype.kind != "f":
-                raise TypeError(f"{name} is {v!r}; expected an array of floating-point numbers")
-            if v.shape != self.mean.shape:
-                raise ValueError(f"{name} has shape {v.shape}; expected {self.mean.shape}")
+        _check_array("mean", mean, self.mean.shape)
+        _check_array("var", var, self.mean.shape)
         negative = np.flatnonzero(var < 0)
         if negative.size:
             raise ValueError(f"var[{negative[0]}] is {var[negative[0]]}; expected 0 or more")
@@ -85,3 +89,281 @@ class RunningStats:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def replace(self, mean: np.ndarray, var: np.ndarray, batches: int) -> None:
+        """Put other statistics in the place of those that are there.
+
+        Args:
+            mean: (C,), in units of x.
+            var: (C,), in units of x².
+            batches: number of mini-batches behind them.
+
+        Raises:
+            TypeError: mean or var is not an array of floating-point numbers.
+            ValueError: a shape does not match.
+        """
+        _check_array("mean", mean, self.mean.shape)
+        _check_array("var", var, self.mean.shape)
+        self.mean[:] = mean
+        self.var[:] = var
+        self.batches = batches
+        self._updates[:] = batches
+
+
+def _check_array(name: str, v: np.ndarray, shape: tuple[int, ...]) -> None:
+    if not isinstance(v, np.ndarray) or v.dtype.kind != "f":
+        raise TypeError(f"{name} is {v!r}; expected an array of floating-point numbers")
+    if v.shape != shape:
+        raise ValueError(f"{name} has shape {v.shape}; expected {shape}")
+
+
+def merge(
+    counts: Sequence[int] | np.ndarray, means: np.ndarray, m2s: np.ndarray
+) -> tuple[int, np.ndarray, np.ndarray]:
+    r"""Pool the statistics of several parts of the data, as if they had been one.
+
+    .. math:: n = n_a + n_b, \qquad \delta = \mu_b - \mu_a, \qquad
+        \mu = \mu_a + \frac{n_b}{n}\, \delta, \qquad
+        M = M_a + M_b + \frac{n_a n_b}{n}\, \delta^2
+
+    M is the sum of the squared deviations from the mean: the biased variance is M / n, the unbiased
+    one M / (n − 1). The parts are taken in order, in float64. A part with count 0 is left out,
+    whatever its mean and M are.
+
+    Args:
+        counts: number of values of a channel in each part, (K,).
+        means: mean of each part, (K, C), in units of x.
+        m2s: M of each part, (K, C), in units of x².
+
+    Returns:
+        The count, the mean, (C,), and M, (C,); all 0 when every part is empty.
+
+    Raises:
+        ValueError: the shapes do not match, or a count is not a whole number, 0 or more.
+
+    Source: Chan, Golub & LeVeque 1979.
+    """
+    parts = np.asarray(counts, np.float64)
+    means, m2s = np.asarray(means, np.float64), np.asarray(m2s, np.float64)
+    if parts.ndim != 1 or means.ndim != 2 or means.shape != m2s.shape or len(means) != len(parts):
+        raise ValueError(
+            f"counts has shape {parts.shape}, means {means.shape}, m2s {m2s.shape}; "
+            "expected (K,), (K, C) and (K, C)"
+        )
+    bad = np.flatnonzero(~((parts >= 0) & (parts < np.inf) & (parts == np.floor(parts))))
+    if bad.size:
+        raise ValueError(
+            f"counts[{bad[0]}] is {parts[bad[0]]:g}; expected a whole number, 0 or more"
+        )
+    count, mean, m2 = 0.0, np.zeros(means.shape[1]), np.zeros(means.shape[1])
+    for k in np.flatnonzero(parts):
+        total = count + float(parts[k])
+        delta = means[k] - mean
+        mean += delta * (parts[k] / total)
+        m2 += m2s[k] + delta**2 * (count * parts[k] / total)
+        count = total
+    return int(count), mean, m2
+
+
+def precise(network: Any, batches: Iterable[np.ndarray]) -> None:
+    r"""Replace running statistics by averages over mini-batches, with the weights fixed.
+
+    .. math:: \mathrm{E}[x] = \frac{1}{K} \sum_k \mu_k, \qquad
+        \mathrm{Var}[x] = \frac{1}{K} \sum_k \tfrac{m}{m-1}\, \sigma_k^2
+
+    A moving average remembers batches that older weights have seen. Here the network, in training
+    mode, processes K mini-batches, and all count the same. Only the running statistics change: the
+    momentum, the modes of the layers and, when something is raised, the statistics are afterward
+    as they were. A channel that has no finite value in any batch keeps what it had.
+
+    Args:
+        network: a layer of `bnlib.nn`, or layers in layers. Those that have a `RunningStats` as
+            `running` take part.
+        batches: the mini-batches, each an input of the network.
+
+    Raises:
+        ValueError: no layer has running statistics, or there is no batch, or only empty ones.
+
+    Source: Ioffe & Szegedy 2015, algorithm 2.
+    """
+    layers = _with_inner(network)
+    modes = [layer.training for layer in layers]
+    old = {
+        layer: layer.running
+        for layer in layers
+        if isinstance(getattr(layer, "running", None), RunningStats)
+    }
+    if not old:
+        raise ValueError("network has no layer with running statistics")
+    try:
+        network.train()
+        for layer, stats in old.items():
+            layer.running = RunningStats(len(stats.mean), momentum=None)
+        for x in batches:
+            network(x)
+        if not all(layer.running.batches for layer in old):
+            raise ValueError("batches is empty; expected at least one mini-batch that is not")
+        for layer, stats in old.items():
+            new = layer.running
+            seen = new._updates > 0
+            mean, var = np.where(seen, new.mean, stats.mean), np.where(seen, new.var, stats.var)
+            stats.replace(mean, var, new.batches)
+            stats._updates[:] = new._updates
+    finally:
+        network.train(modes[0])
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
+        for layer, stats in old.items():
+            layer.running = stats
+
+
+def _with_inner(layer: Any) -> list[Any]:
+    """The layer, and the layers in it, each of them once."""
+    found = {layer: None}
+    if isinstance(layer, Iterable):
+        for inner in layer:
+            found |= dict.fromkeys(_with_inner(inner))
+    return list(found)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a framework calls the state of a BatchNorm layer, and what it means by it.
+
+    Attributes:
+        names: bnlib's name of each part of the state → the framework's own.
+        eps: default of ε, in units of x².
+        momentum: default of the momentum.
+        momentum_weighs: "new" when the momentum is the weight of the new batch in the running
+            statistics, "old" when it is the weight of what is there.
+        running_var: "biased" (1/m) or "unbiased" (1/(m − 1)): the variance of a batch, as it goes
+            into the running statistics. In the forward pass it is biased everywhere.
+        axis: default of the channel axis.
+    """
+
+    names: Mapping[str, str]
+    eps: float
+    momentum: float
+    momentum_weighs: str
+    running_var: str
+    axis: int
+
+
+def _names(names: str) -> dict[str, str]:
+    ours = "gamma", "beta", "mean", "var", "eps", "momentum", "batches"
+    return dict(zip(ours, names.split(), strict=False))
+
+
+#: The conventions that `convert` knows, by framework.
+#:
+#: :meta hide-value:
+CONVENTIONS: dict[str, Convention] = {
+    "bnlib": Convention(
+        _names("gamma beta mean var eps momentum batches"),
+        *(1e-5, 0.1, "new", "unbiased", 1),
+    ),
+    "torch": Convention(
+        _names("weight bias running_mean running_var eps momentum num_batches_tracked"),
+        *(1e-5, 0.1, "new", "unbiased", 1),
+    ),
+    "onnx": Convention(
+        _names("scale B input_mean input_var epsilon momentum"),
+        *(1e-5, 0.9, "old", "biased", 1),
+    ),
+    "keras": Convention(
+        _names("gamma beta moving_mean moving_variance epsilon momentum"),
+        *(1e-3, 0.99, "old", "biased", -1),
+    ),
+    "flax": Convention(
+        _names("scale bias mean var epsilon momentum"),
+        *(1e-5, 0.99, "old", "biased", -1),
+    ),
+}
+
+
+def convert(state: Mapping[str, Any], source: str, target: str) -> dict[str, Any]:
+    """Translate the state of a BatchNorm layer from one framework's conventions to another's.
+
+    The names change, and the momentum is turned round (1 − momentum) where one framework gives the
+    weight of the new batch and the other that of the old value. Arrays are copied as they are. A
+    running variance too: inference uses it as it stands, and whether a framework's is biased or
+    unbiased concerns later updates alone.
+
+    What the state lacks is written out: the source's default for eps and momentum (a default of
+    another framework would be a change), a scale of 1s, a shift of 0s, and 0 batches.
+
+    Args:
+        state: the state by the source's own names, which are in `CONVENTIONS`: arrays (C,), or what
+            `numpy.asarray` makes arrays of, and numbers. Only the mean and the variance must be
+            there. From a layer of torch it is
+            `{**layer.state_dict(), "eps": layer.eps, "momentum": layer.momentum}`.
+        source: the framework that the state comes from, a key of `CONVENTIONS`.
+        target: the framework that it goes to.
+
+    Returns:
+        The whole state by the target's own names. Arrays are new, and keep their dtype.
+
+    Raises:
+        TypeError: an array does not hold floating-point numbers.
+        ValueError: a framework or a name in the state is not known, the mean or the variance is
+            missing, shapes do not match, a variance is negative or NaN, eps is not positive,
+            momentum is outside [0, 1], a number of batches is negative, or momentum is None (the
+            average over all batches) and one of the frameworks does not know that.
+    """
+    for argument, name in ("source", source), ("target", target):
+        if name not in CONVENTIONS:
+            raise ValueError(f"{argument} is {name!r}; expected one of {', '.join(CONVENTIONS)}")
+    old, new = CONVENTIONS[source], CONVENTIONS[target]
+    own = _by_our_names(state, source)
+    if own["momentum"] is None and "batches" not in new.names:
+        raise ValueError(
+            f"{old.names['momentum']} is None, the average over all batches; expected a number in "
+            f"[0, 1]: {target} has no such average"
+        )
+    if own["momentum"] is not None and old.momentum_weighs != new.momentum_weighs:
+        own["momentum"] = round(1 - own["momentum"], 12)  # 1 − 0.9 is 0.1, not 0.09999999999999998
+    return {theirs: own[ours] for ours, theirs in new.names.items()}
+
+
+def _by_our_names(state: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The state, whole and checked, by bnlib's names; the momentum is the source's still."""
+    convention, names = CONVENTIONS[source], CONVENTIONS[source].names
+    unknown = [str(name) for name in state if name not in names.values()]
+    if unknown:
+        raise ValueError(
+            f"state has {', '.join(unknown)}; {source}'s names are {', '.join(names.values())}"
+        )
+    own: dict[str, Any] = {ours: state.get(theirs) for ours, theirs in names.items()}
+    for ours in "mean", "var":
+        if own[ours] is None:
+            raise ValueError(f"state has no {names[ours]}; expected an array (C,)")
+    mean = np.asarray(own["mean"])
+    if mean.ndim != 1 or not mean.size:
+        raise ValueError(f"{names['mean']} has shape {mean.shape}; expected (C,)")
+    if own["gamma"] is None:
+        own["gamma"] = np.ones_like(mean)
+    if own["beta"] is None:
+        own["beta"] = np.zeros_like(mean)
+    for ours in "mean", "var", "gamma", "beta":
+        own[ours] = np.asarray(own[ours]).copy()
+        _check_array(names[ours], own[ours], mean.shape)
+    bad = np.flatnonzero(~(own["var"] >= 0))
+    if bad.size:
+        raise ValueError(f"{names['var']}[{bad[0]}] is {own['var'][bad[0]]}; expected 0 or more")
+    own["eps"] = convention.eps if own["eps"] is None else float(own["eps"])
+    if not 0 < own["eps"] < np.inf:
+        raise ValueError(f"{names['eps']} is {own['eps']}; expected a positive number")
+    if own["momentum"] is not None:
+        own["momentum"] = float(own["momentum"])
+        if not 0 <= own["momentum"] <= 1:
+            raise ValueError(
+                f"{names['momentum']} is {own['momentum']}; expected a number in [0, 1]"
+            )
+    elif names["momentum"] not in state:
+        own["momentum"] = convention.momentum
+    elif "batches" not in names:
+        raise ValueError(f"{names['momentum']} is None; expected a number in [0, 1]")
+    own["batches"] = int(own.get("batches") or 0)
+    if own["batches"] < 0:
+        raise ValueError(f"{names['batches']} is {own['batches']}; expected 0 or more")
+    return own

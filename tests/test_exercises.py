@@ -2,130 +2,147 @@
 
 import re
 import textwrap
+import threading
+import time
 
+import nbformat
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from bnlib import exercises
-from bnlib.exercises import check, find_problem
+from bnlib.exercises import Exercise, check, find_problem, judge, register, verify
+from bnlib.exercises.judge import _EXERCISES
+
+GREEK = {"gamma": "γ", "beta": "β", "epsilon": "ε"}
+
+
+def text_of(notebook):
+    return "\n\n".join(cell.source for cell in nbformat.read(notebook, as_version=4).cells)
+
+
+SOLUTIONS = [text_of(path) for path in sorted((ROOT / "book/solutions").glob("*.ipynb"))]
+CHAPTERS = [
+    text_of(path)
+    for folder in ("idea", "mnist")
+    for path in (ROOT / "book" / folder).glob("*.ipynb")
+]
 
 
 def x_hat_of(x, eps):
     return (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
 
 
-WRONG = {
-    "normalize: divides by m - 1": (
+BOOK = exercises.names()
+MISTAKES = [(name, words) for name in BOOK for words in _EXERCISES[name].mistakes]
+
+
+@pytest.mark.parametrize("name, words", MISTAKES)
+def test_a_typical_mistake_is_rejected_and_named(name, words):
+    problem = find_problem(name, _EXERCISES[name].mistakes[words])
+    assert problem.endswith(f"\n  This is what comes out when {words}.")
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_every_exercise_has_two_typical_mistakes_and_points_to_its_chapter(name):
+    exercise = _EXERCISES[name]
+    assert len(exercise.mistakes) >= 2
+    chapters = [re.search(r"^# (.+)$", chapter, re.MULTILINE)[1] for chapter in CHAPTERS]
+    assert any(f'the chapter "{title}"' in exercise.see for title in chapters)
+    quoted = re.findall(r'"([^"]+)"', exercise.see)
+    headings = "\n".join(CHAPTERS)
+    for text in quoted:
+        plain = re.sub(r"\$\\?(\w+)\$", lambda m: GREEK.get(m[1], m[1]), headings)
+        assert re.search(rf"^#+ .*{re.escape(text)}", plain, re.MULTILINE), text
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
+    call = f'check("{name}", {name.replace("-", "_")})'
+    assert sum(call in chapter for chapter in CHAPTERS) == 1
+    (chapter,) = (chapter for chapter in CHAPTERS if call in chapter)
+    assert f":label: ex-{name}\n" in chapter
+    assert "```{dropdown} Hint" in chapter.split(f":label: ex-{name}\n")[1].split(call)[0]
+    assert sum(f"```{{solution}} ex-{name}\n" in solution for solution in SOLUTIONS) == 1
+    assert sum(call in solution for solution in SOLUTIONS) == 1
+
+
+OTHER_WRONG_ANSWERS = {
+    "normalize: eps fixed": (
         "normalize",
-        lambda x, eps: (x - x.mean(0)) / np.sqrt(x.var(0, ddof=1) + eps),
-        "x_hat is off by up to",
+        lambda x, eps: (x - x.mean(0)) / np.sqrt(x.var(0) + 0.1),
+        "the variance of every column of x_hat must be σ²/.*; yours is off by up to",
     ),
-    "normalize: eps outside the root": (
+    "normalize: m fixed": (
         "normalize",
-        lambda x, eps: (x - x.mean(0)) / (x.std(0) + eps),
-        "x_hat is off by up to",
+        lambda x, eps: (x - x.sum(0) / 8) / np.sqrt(((x - x.sum(0) / 8) ** 2).sum(0) / 8 + eps),
+        "the mean of every column of x_hat must be 0; yours is off by up to",
     ),
-    "normalize: one mean for all features": (
+    "normalize: the sign": (
         "normalize",
-        lambda x, eps: (x - x.mean()) / np.sqrt(x.var() + eps),
-        "x_hat is off by up to",
+        lambda x, eps: (x.mean(0) - x) / np.sqrt(x.var(0) + eps),
+        r"x_hat is off by up to \S+, where the right values go up to",
     ),
-    "undo: eps forgotten": (
+    "undo: one value": ("undo", lambda x, eps: x.mean(0), "one array of shape .*; expected 2"),
+    "undo: three values": (
         "undo",
-        lambda x, eps: (x.std(0), x.mean(0)),
-        "gamma is off by up to",
-    ),
-    "undo: one value": ("undo", lambda x, eps: x.mean(0), "returned a ndarray; expected 2 values"),
-    "variance-gradient: not summed": (
-        "variance-gradient",
-        lambda x, dx_hat, eps: dx_hat * (x - x.mean(0)) * -0.5 * (x.var(0) + eps) ** -1.5,
-        r"dvar has shape \((\d+), (\d)\); expected \(\2,\)",
-    ),
-    "variance-gradient: wrong power": (
-        "variance-gradient",
-        lambda x, dx_hat, eps: (dx_hat * (x - x.mean(0))).sum(0) * -0.5 * (x.var(0) + eps) ** -0.5,
-        "dvar is off by up to",
-    ),
-    "input-gradient: mean and variance held constant": (
-        "input-gradient",
-        lambda x, gamma, dy, eps: gamma * dy / np.sqrt(x.var(0) + eps),
-        "dx is off by up to",
-    ),
-    "input-gradient: the path through the variance forgotten": (
-        "input-gradient",
-        lambda x, gamma, dy, eps: gamma * (dy - dy.mean(0)) / np.sqrt(x.var(0) + eps),
-        "dx is off by up to",
-    ),
-    "layer-norm-gradient: over the batch": (
-        "layer-norm-gradient",
-        lambda x, dy, eps: dy - dy.mean(0),
-        "dx is off by up to",
+        lambda x, eps: (x.std(0), x.mean(0), eps),
+        "returned 3 values; expected 2 values, separated by commas: gamma, beta",
     ),
     "layer-norm-gradient: transposed": (
         "layer-norm-gradient",
         lambda x, dy, eps: dy.T,
         r"dx has shape \((\d), (\d+)\); expected \(\2, \1\)",
     ),
-    "steps-to: the index, not the step": (
-        "steps-to",
-        lambda steps, accuracy, target: int(np.argmax(accuracy >= target)),
-        "steps is off by up to",
+    "saturated: a size fixed, which shows in a property alone": (
+        "saturated",
+        lambda u: (0 * np.ones((50, 4)) + u < 0).mean(0),
+        "raised ValueError: operands could not be broadcast",
     ),
-    "steps-to: strictly above": (
-        "steps-to",
-        lambda steps, accuracy, target: int(steps[np.argmax(accuracy > target)]),
-        "steps is off by up to",
-    ),
-    "steps-to: after the last time below": (
-        "steps-to",
-        lambda steps, accuracy, target: int(steps[np.flatnonzero(accuracy < target)[-1] + 1]),
-        "steps is off by up to",
-    ),
-    "normalize: a fixed eps": (
-        "normalize",
-        lambda x, eps: (x - x.mean(0)) / np.sqrt(x.var(0) + 0.1),
-        "x_hat is off by up to",
-    ),
-    "normalize: a fixed m": (
-        "normalize",
-        lambda x, eps: (x - x.sum(0) / 8) / np.sqrt(((x - x.sum(0) / 8) ** 2).sum(0) / 8 + eps),
-        "x_hat is off by up to",
-    ),
-    "undo: three values": (
-        "undo",
-        lambda x, eps: (x.std(0), x.mean(0), eps),
-        "returned a tuple; expected 2 values",
-    ),
-    "drift: start to end": (
-        "drift",
-        lambda q: abs(q[-1, 1] - q[0, 1]) / (q[-1, 2] - q[-1, 0]),
-        "drift is off by up to",
-    ),
-    "drift: not divided": (
-        "drift",
-        lambda q: np.abs(np.diff(q[:, 1], axis=0)).sum(0),
-        "drift is off by up to",
+    "any-rank: matrices alone": (
+        "any-rank",
+        lambda x, gamma, beta, eps: gamma * x_hat_of(x, eps) + beta,
+        "the mean of every channel of y must be beta",
     ),
 }
 
 
-@pytest.mark.parametrize("name, answer, message", WRONG.values(), ids=WRONG)
-def test_wrong_answers_are_rejected_with_the_right_message(name, answer, message):
+@pytest.mark.parametrize(
+    "name, answer, message", OTHER_WRONG_ANSWERS.values(), ids=OTHER_WRONG_ANSWERS
+)
+def test_other_wrong_answers_are_told_what_is_wrong(name, answer, message):
     assert re.search(message, find_problem(name, answer))
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_every_property_can_fail(name):
+    """Some answer of the right shape breaks it, and the reference does not."""
+    exercise = _EXERCISES[name]
+    arguments = exercise.inputs(np.random.default_rng(0))
+    for sentence, sides in exercise.properties.items():
+        assert " must " in sentence
+
+        def far_off(*given):
+            right = exercise.reference(*given)
+            many = right if isinstance(right, tuple) else (right,)
+            seen = sum(float(np.ravel(v) @ np.arange(1, np.size(v) + 1)) for v in given)
+            moved = tuple(v + 1 + seen + np.arange(np.size(v)).reshape(np.shape(v)) for v in many)
+            return moved if isinstance(right, tuple) else moved[0]
+
+        judge._hold(
+            sentence, sides, judge._changed(exercise, exercise.reference, arguments), arguments
+        )
+        with pytest.raises(judge._Wrong, match=re.escape(sentence)):
+            judge._hold(sentence, sides, judge._changed(exercise, far_off, arguments), arguments)
 
 
 def test_a_list_of_values_will_do():
     assert find_problem("undo", lambda x, eps: [np.sqrt(x.var(0) + eps), x.mean(0)]) is None
 
 
-def test_every_exercise_has_two_wrong_answers():
-    tried = [name for name, _, _ in WRONG.values()]
-    assert all(tried.count(name) >= 2 for name in exercises.names())
-
-
-@pytest.mark.parametrize("name", exercises.names())
+@pytest.mark.parametrize("name", BOOK)
 def test_the_reference_passes(name, capsys):
-    check(name, exercises._EXERCISES[name].reference)
+    check(name, _EXERCISES[name].reference)
     assert capsys.readouterr().out == f"✓ {name}: right, on 3 random inputs.\n"
 
 
@@ -135,6 +152,23 @@ def raises(x, eps):
 
 def unwritten(x, eps):
     raise NotImplementedError
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def raises_something_mute(x, eps):
+    raise Mute
+
+
+def leaves(x, eps):
+    raise SystemExit
+
+
+def calls_itself(x, eps):
+    return calls_itself(x, eps)
 
 
 def spoils(x, eps):
@@ -147,9 +181,21 @@ def spoils(x, eps):
     [
         (unwritten, "still to be written"),
         (raises, "your function raised KeyError: 'oops'"),
-        (lambda x: x, "your function raised TypeError"),
+        (raises, 'in the line: raise KeyError("oops")'),
+        (raises_something_mute, "your function raised Mute, in the line: raise Mute"),
+        (leaves, "your function raised SystemExit"),
+        (calls_itself, "your function raised RecursionError"),
+        (lambda x: x, "your function takes (x); expected (x, eps)"),
+        (3, "the answer is of type int; expected a function"),
+        (None, "the answer is of type NoneType; expected a function"),
+        (lambda x, eps: [[1, 2], [3]], "x_hat is of type list; expected a NumPy array"),
+        (lambda x, eps: np.array(["a"] * x.size).reshape(x.shape), "x_hat has dtype <U1"),
+        (lambda x, eps: 1j * x, "x_hat has dtype complex128; expected float64"),
+        (lambda x, eps: x.astype(object), "x_hat has dtype object; expected float64"),
+        (lambda x, eps: x_hat_of(x, eps) + np.zeros(1), "has dtype float64 for float32 input"),
+        (max, "your function raised"),
         (lambda x, eps: None, "returned nothing; expected x_hat. Is there a return?"),
-        (lambda x, eps: "what?", "x_hat is a str; expected shape ("),
+        (lambda x, eps: "what?", "x_hat is of type str; expected a NumPy array of shape ("),
         (lambda x, eps: x[:4], "x_hat has shape (4, "),
         (lambda x, eps: x_hat_of(x, eps) > 0, "x_hat has dtype bool; expected float64"),
         (lambda x, eps: x * np.nan, " NaN or infinite values"),
@@ -160,22 +206,118 @@ def test_nonsense_is_told_what_it_is(answer, message):
     assert message in find_problem("normalize", answer)
 
 
+def test_scalars_are_named(capsys):
+    assert "m′ is of type list; expected a number" in find_problem("count", lambda shape: [1])
+
+
+def endless(x, eps):
+    while True:
+        pass
+
+
+def stubborn(x, eps):
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+
+def asleep(x, eps):
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("answer", [endless, stubborn, asleep])
+def test_an_answer_that_never_comes_back_is_stopped(answer, monkeypatch):
+    monkeypatch.setattr(judge, "_SECONDS", 0.2)
+    began, threads = time.monotonic(), threading.active_count()
+    problem = find_problem("normalize", answer)
+    assert "did not come back within 0.2 seconds" in problem
+    assert time.monotonic() - began < 5
+    assert ("restart the kernel" in problem) == (threading.active_count() > threads)
+
+
+def test_endless_loops_are_really_stopped(monkeypatch):
+    monkeypatch.setattr(judge, "_SECONDS", 0.2)
+    threads = threading.active_count()
+    assert "restart" not in find_problem("normalize", endless)
+    assert threading.active_count() == threads
+
+
+def test_where_there_are_no_threads_it_judges_all_the_same(monkeypatch):
+    def cannot(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", cannot)
+    assert find_problem("normalize", x_hat_of) is None
+    assert "still to be written" in find_problem("normalize", unwritten)
+
+
 def test_a_wrong_answer_is_sent_to_the_equation(capsys):
     check("normalize", unwritten)
     assert "See algorithm 1" in capsys.readouterr().out
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="name is 'nope'; expected one of drift, input-gradient"):
+    with pytest.raises(ValueError, match="name is 'nope'; expected one of any-rank, batch-renorm"):
         check("nope", unwritten)
 
 
-def test_the_example_of_an_exercise_of_ones_own(capsys):
+def test_the_example_of_an_exercise_of_ones_own(capsys, monkeypatch):
     example = textwrap.dedent(exercises.__doc__.split("::\n")[1])
-    try:
-        exec(example, {})
-        check("center", lambda x: x - x.mean(0))
-    finally:
-        exercises._EXERCISES.pop("center", None)
-    wrong, _, right = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr(judge, "_EXERCISES", dict(_EXERCISES))
+    exec(example, {})
+    check("center", lambda x: x - x.mean(0))
+    verify("center")
+    wrong, why, see, right = capsys.readouterr().out.splitlines()
     assert wrong.startswith("✗ center: centered is off by") and right.startswith("✓ center")
+    assert why == "  This is what comes out when all features share one mean."
+    assert see == "  See the definition of the mean."
+
+
+def mine(**changes):
+    given = {
+        "name": "mine",
+        "see": "here",
+        "inputs": lambda rng: {"x": rng.normal(size=3)},
+        "reference": lambda x: 2 * x,
+        "outputs": ["y"],
+    }
+    return Exercise(**given | changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"reference": lambda x: None}, "mine: the reference is rejected: your function returned"),
+        (
+            {"properties": {"y must be x": lambda answer, x: (answer(), x)}},
+            "mine: the reference is rejected: y must be x; yours is off",
+        ),
+        (
+            {"properties": {"y must be x": lambda answer, x: 1 / 0}},
+            "y must be x; yours cannot be tried: division by zero",
+        ),
+        (
+            {"mistakes": {"it is right": lambda x: x + x}},
+            "the mistake 'it is right' is answered with: None",
+        ),
+        (
+            {"mistakes": {"A": lambda x: 3 * x, "B": lambda x: x + 2 * x}},
+            "(?s)the mistake 'B' is answered with: y is off.*when A",
+        ),
+    ],
+)
+def test_verify_finds_exercises_that_contradict_themselves(changes, message, monkeypatch):
+    monkeypatch.setattr(judge, "_EXERCISES", {})
+    register(mine())
+    verify("mine")
+    register(mine(**changes))
+    with pytest.raises(ValueError, match=message):
+        verify("mine")
+
+
+def test_verify_of_an_unknown_name():
+    with pytest.raises(ValueError, match="name is 'nope'; expected one of"):
+        verify("nope")

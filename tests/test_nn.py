@@ -135,6 +135,97 @@ def test_inference_does_not_change_the_statistics_and_training_does():
     assert (layer.running.mean != after_one).any()
 
 
+def contents(layer):
+    """The state as something that can be compared."""
+    return {k: getattr(v, "tolist", lambda v=v: v)() for k, v in layer.state().items()}
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_a_layer_takes_over_the_state_of_another(momentum):
+    trained, x = nn.BatchNorm(3, eps=0.2, momentum=momentum), np.float32(rng().normal(size=(8, 3)))
+    trained.gamma.value[:], trained.beta.value[:] = [1, 2, 3], [4, 5, 6]
+    trained(x)
+    layer = nn.BatchNorm(3)
+    gamma, beta = layer.gamma.value, layer.beta.value
+    layer.load(trained.state())
+    assert contents(layer) == contents(trained)
+    assert layer.gamma.value is gamma and layer.beta.value is beta  # an optimizer has these arrays
+    assert (layer.eps, layer.running.momentum, layer.running.batches) == (0.2, momentum, 1)
+    for each in trained, layer:
+        each(x + 1)
+        each.eval()
+    np.testing.assert_array_equal(layer(x), trained(x))
+
+
+def test_a_state_is_a_copy():
+    layer, x = nn.BatchNorm(3), np.float32(rng().normal(size=(8, 3)))
+    layer(x)
+    state, kept = layer.state(), contents(layer)
+    for name in "gamma", "beta", "mean", "var":
+        state[name] += 1
+    assert contents(layer) == kept
+    layer.load(state)
+    changed = contents(layer)
+    for name in "gamma", "beta", "mean", "var":
+        state[name] += 1
+        assert changed[name] != kept[name]
+    assert contents(layer) == changed
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("tracking", [True, False])
+def test_a_layer_loads_its_own_state(affine, tracking):
+    options = {"affine": affine, "track_running_stats": tracking}
+    layer, new = nn.BatchNorm(3, eps=0.3, momentum=0.4, **options), nn.BatchNorm(3, **options)
+    layer(np.float32(rng().normal(size=(8, 3))))
+    assert [name for name, value in layer.state().items() if value is None] == [
+        *(() if affine else ("gamma", "beta")),
+        *(() if tracking else ("mean", "var", "momentum", "batches")),
+    ]
+    new.load(layer.state())
+    assert contents(new) == contents(layer)
+
+
+def test_a_layer_without_gamma_takes_a_gamma_of_ones():
+    layer = nn.BatchNorm(2, affine=False)
+    layer.load({"gamma": np.ones(2), "beta": np.zeros(2), "mean": np.ones(2), "var": np.ones(2)})
+    assert layer.gamma is layer.beta is None and (layer.running.mean == 1).all()
+
+
+@pytest.mark.parametrize(
+    "message, options, changes",
+    [
+        (
+            r"mean has shape \(2,\); expected \(3,\)",
+            {},
+            dict.fromkeys(("gamma", "beta", "mean", "var"), np.ones(2)),
+        ),
+        ("state has no var", {}, {"var": None}),
+        ("state has weight", {}, {"weight": np.ones(3)}),
+        (r"gamma has shape \(2,\); expected \(3,\)", {}, {"gamma": np.ones(2)}),
+        (r"var\[1\] is -1.0; expected 0 or more", {}, {"var": np.array([1.0, -1, 1])}),
+        ("momentum is 2.0; expected", {}, {"momentum": 2}),
+        ("eps is -1.0; expected", {}, {"eps": -1}),
+        (r"gamma is \[2. 2. 2.\]; expected 1s or None", {"affine": False}, {"beta": None}),
+        (r"beta is \[3. 3. 3.\]; expected 0s or None", {"affine": False}, {"gamma": None}),
+        ("mean is .*; expected None: the layer follows", {"track_running_stats": False}, {}),
+        (
+            "batches is 4; expected None: the layer follows",
+            {"track_running_stats": False},
+            dict.fromkeys(("mean", "var", "momentum")),
+        ),
+    ],
+)
+def test_a_state_that_cannot_be_taken_changes_nothing(message, options, changes):
+    state = {name: np.full(3, i + 2.0) for i, name in enumerate(("gamma", "beta", "mean", "var"))}
+    state |= {"eps": 0.5, "momentum": 0.5, "batches": 4, **changes}
+    layer = nn.BatchNorm(3, **options)
+    before = contents(layer)
+    with pytest.raises(ValueError, match=message):
+        layer.load(state)
+    assert contents(layer) == before
+
+
 def test_a_nan_does_not_poison_the_layer():
     layer, x = nn.BatchNorm(3), rng().normal(size=(8, 3)).astype(np.float32)
     bad = x.copy()

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peers import PEERS, measure
 
-from bnlib import RunningStats, batch_norm_train
+from bnlib import RunningStats, batch_norm_train, nn
+from bnlib.running import CONVENTIONS, convert, merge, precise
 
 
 def batches(count=5, channels=3, dtype=np.float64):
@@ -120,3 +124,410 @@ def test_bad_update_leaves_the_statistics_as_they_were(message, mean, var, count
     with pytest.raises(ValueError, match=message):
         stats.update(mean, var, count)
     assert stats.batches == 0 and (stats.mean == 0).all() and (stats.var == 1).all()
+
+
+def test_replace_puts_copies_in_place_and_the_average_goes_on_from_there():
+    stats = RunningStats(2, momentum=None)
+    kept, mean, var = stats.mean, np.full(2, 3.0), np.full(2, 5.0)
+    stats.replace(mean, var, 3)
+    assert kept is stats.mean and stats.batches == 3
+    stats.update(np.full(2, 7.0), np.full(2, 1.0), 2)
+    np.testing.assert_allclose(stats.mean, (3 * 3 + 7) / 4)
+    np.testing.assert_allclose(stats.var, (3 * 5 + 2) / 4)
+    assert (mean == 3).all() and (var == 5).all() and stats.batches == 4
+
+
+@pytest.mark.parametrize("which", ["mean", "var"])
+def test_replace_refuses_another_shape_and_writes_nothing(which):
+    stats = RunningStats(2)
+    given = {"mean": np.full(2, 3.0), "var": np.full(2, 3.0), "batches": 1}
+    with pytest.raises(ValueError, match=rf"{which} has shape \(1,\); expected \(2,\)"):
+        stats.replace(**{**given, which: np.full(1, 3.0)})
+    with pytest.raises(TypeError, match=f"{which} is .*; expected an array of floating-point"):
+        stats.replace(**{**given, which: 3.0})
+    assert stats.batches == 0 and (stats.mean == 0).all() and (stats.var == 1).all()
+
+
+# merge
+
+
+def moments(parts):
+    """(count, mean, M) of each part; the mean and M of an empty part are NaN."""
+    means, m2s = np.full((2, len(parts), 3), np.nan)
+    for k, x in enumerate(parts):
+        if len(x):
+            means[k], m2s[k] = x.mean(0), x.var(0) * len(x)
+    return [len(x) for x in parts], means, m2s
+
+
+@given(
+    counts=st.lists(st.integers(0, 9), max_size=6),
+    seed=st.integers(0, 2**32 - 1),
+    offset=st.sampled_from([0.0, -3.0, 1e4]),
+)
+def test_merge_is_the_statistics_of_everything_at_once(counts, seed, offset):
+    rng = np.random.default_rng(seed)
+    parts = [rng.normal(offset + rng.normal(0, 5), 2, (n, 3)) for n in counts]
+    count, mean, m2 = merge(*moments(parts))
+    everything = np.concatenate([np.empty((0, 3)), *parts])
+    assert count == len(everything) and isinstance(count, int)
+    assert mean.dtype == m2.dtype == np.float64
+    if count:
+        np.testing.assert_allclose(mean, everything.mean(0), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(m2, everything.var(0) * count, rtol=1e-10, atol=1e-9)
+    else:
+        assert mean.shape == m2.shape == (3,) and not mean.any() and not m2.any()
+
+
+def test_merge_by_hand():
+    # 1, 3 and 8: mean 4, M = 9 + 1 + 16
+    count, mean, m2 = merge([2, 0, 1], [[2], [np.inf], [8]], [[2], [np.nan], [0]])
+    assert (count, mean.item(), m2.item()) == (3, 4, 26)
+
+
+def test_merge_of_one_part_changes_no_bit():
+    mean, m2 = np.array([[0.1, -1e-30]]), np.array([[0.7, 1e-30]])
+    _, merged_mean, merged_m2 = merge([7], mean, m2)
+    np.testing.assert_array_equal(merged_mean, mean[0])
+    np.testing.assert_array_equal(merged_m2, m2[0])
+
+
+def test_merge_works_in_float64_and_leaves_its_input_alone():
+    means, m2s = np.float32([[1e4], [1e4 + 1]]), np.float32([[0], [0]])
+    _, mean, m2 = merge(np.float32([1, 2]), means, m2s)
+    np.testing.assert_allclose([mean[0], m2[0]], [1e4 + 2 / 3, 2 / 3], rtol=1e-14)
+    assert means[0, 0] == 1e4 and m2s[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    "message, counts, means, m2s",
+    [
+        (r"counts has shape \(1,\), means \(2, 3\)", [1], np.ones((2, 3)), np.ones((2, 3))),
+        (r"counts has shape \(2, 1\)", [[1], [1]], np.ones((2, 3)), np.ones((2, 3))),
+        (
+            r"means \(2, 3\), m2s \(2, 2\); expected \(K,\)",
+            [1, 1],
+            np.ones((2, 3)),
+            np.ones((2, 2)),
+        ),
+        (r"means \(2,\), m2s \(2,\)", [1, 1], np.ones(2), np.ones(2)),
+        (r"counts\[1\] is -1; expected a whole number", [1, -1], np.ones((2, 3)), np.ones((2, 3))),
+        (r"counts\[0\] is 0.5; expected a whole", [0.5, 1], np.ones((2, 3)), np.ones((2, 3))),
+        (r"counts\[0\] is nan; expected a whole", [np.nan, 1], np.ones((2, 3)), np.ones((2, 3))),
+        (r"counts\[1\] is inf; expected a whole", [1, np.inf], np.ones((2, 3)), np.ones((2, 3))),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_bad_merge(message, counts, means, m2s):
+    with pytest.raises(ValueError, match=message):
+        merge(counts, means, m2s)
+
+
+# precise
+
+
+def network():
+    """BatchNorms at two depths, one of them frozen; the statistics are not new."""
+    rng = np.random.default_rng(3)
+    frozen = nn.BatchNorm(4, momentum=None, dtype=np.float64)
+    net = nn.Sequential(
+        nn.BatchNorm(3, dtype=np.float64),
+        nn.Sequential(nn.Linear(3, 4, std=1, rng=rng, dtype=np.float64), frozen, nn.ReLU()),
+        nn.BatchNorm(4, affine=False, track_running_stats=False),
+    )
+    net[0].beta.value[:] = [1, -2, 3]
+    net(rng.normal(5, 1, (8, 3)))
+    frozen.eval()
+    return net, [net[0], net[1][1]]
+
+
+def what_stays(net, followed):
+    """All that `precise` leaves as it is."""
+    modes = [layer.training for layer in [net, *net, *net[1]]]
+    stats = [(id(layer.running), layer.running.momentum) for layer in followed]
+    return modes, stats, [p.value.tolist() for p in net.parameters()]
+
+
+def statistics(followed):
+    """All that `precise` replaces."""
+    return [
+        (s.batches, s.mean.tolist(), s.var.tolist(), s._updates.tolist())
+        for s in (layer.running for layer in followed)
+    ]
+
+
+def test_precise_weighs_batches_equally_with_the_weights_fixed():
+    net, followed = network()
+    net.eval()
+    followed[1].train()
+    before = what_stays(net, followed)
+    precise(net, iter(batches()))
+    assert what_stays(net, followed) == before
+
+    other, _ = network()
+    inputs = [batches(), [other[1][0](other[0](x)) for x in batches()]]
+    for layer, arrived in zip(followed, inputs, strict=True):
+        np.testing.assert_allclose(layer.running.mean, np.mean([x.mean(0) for x in arrived], 0))
+        var = np.mean([x.var(0, ddof=1) for x in arrived], 0)
+        np.testing.assert_allclose(layer.running.var, var)
+        assert layer.running.batches == 5
+        assert (layer.running._updates == 5).all()
+
+
+def test_precise_keeps_a_frozen_layer_frozen_in_a_network_in_training():
+    net, followed = network()
+    before = what_stays(net, followed)
+    assert before[0] == [True, True, True, True, True, False, True]
+    precise(net, batches())
+    assert what_stays(net, followed) == before
+
+
+def test_precise_switches_back_what_it_cannot_see():
+    class Hidden(nn.Layer):
+        """Not iterable; but it passes its mode on."""
+
+        inner = nn.ReLU()
+        forward = inner.forward
+
+        def train(self, mode=True):
+            self.training = self.inner.training = mode
+
+    net = nn.Sequential(nn.BatchNorm(3, dtype=np.float64), Hidden())
+    net.eval()
+    precise(net, batches())
+    assert not net[1].inner.training
+
+
+def test_precise_of_one_layer():
+    layer = nn.BatchNorm(3, momentum=0.5, dtype=np.float64)
+    layer.eval()
+    precise(layer, batches(1))
+    (x,) = batches(1)
+    np.testing.assert_allclose(layer.running.mean, x.mean(0))
+    assert layer.running.momentum == 0.5 and not layer.training
+
+
+def test_precise_counts_both_places_of_a_layer():
+    layer = nn.BatchNorm(3, dtype=np.float64)
+    precise(nn.Sequential(layer, layer), batches(1))
+    assert layer.running.batches == 2  # it has seen the batch, and what it made of it
+    np.testing.assert_allclose(layer.running.mean, batches(1)[0].mean(0) / 2)
+
+
+def interrupted():
+    yield from batches()
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "error, message, feed",
+    [
+        (KeyboardInterrupt, None, interrupted),
+        (ValueError, r"x has shape \(4, 2\); expected", lambda: [*batches(), np.ones((4, 2))]),
+        (ValueError, r"x has shape \(1, 3\), one value", lambda: [*batches(), np.ones((1, 3))]),
+        (ValueError, "batches is empty; expected at least one", lambda: [np.empty((0, 3))]),
+        (ValueError, "batches is empty; expected at least one", list),
+    ],
+    ids=["while batches are made", "in the first layer", "one example", "an empty batch", "none"],
+)
+def test_precise_that_does_not_come_to_its_end_changes_nothing(error, message, feed):
+    net, followed = network()
+    net.eval()
+    followed[0].train()
+    before = what_stays(net, followed), statistics(followed)
+    with pytest.raises(error, match=message):
+        precise(net, feed())
+    assert (what_stays(net, followed), statistics(followed)) == before
+
+
+def test_precise_needs_a_layer_that_follows():
+    net, _ = network()
+    with pytest.raises(ValueError, match="network has no layer with running statistics"):
+        precise(nn.Sequential(net[2], nn.ReLU()), batches())
+
+
+def test_precise_keeps_what_a_channel_had_when_it_was_bad_in_every_batch():
+    layer = nn.BatchNorm(3, dtype=np.float64)
+    layer(batches()[0])
+    had = layer.running.mean[1], layer.running.var[1]
+    bad = [x.copy() for x in batches()]
+    for x in bad:
+        x[0, 1] = np.nan
+    bad[2][0, 2] = np.inf
+    with pytest.warns(RuntimeWarning, match="channel 1"):
+        precise(layer, bad)
+    assert (layer.running.mean[1], layer.running.var[1]) == had
+    assert layer.running._updates.tolist() == [5, 0, 4]
+    np.testing.assert_allclose(layer.running.mean[0], np.mean([x[:, 0].mean() for x in bad]))
+
+
+# convert
+
+
+STATE = {
+    "gamma": np.float32([0.5, -2, 1.5]),
+    "beta": np.float32([1, 0.25, -3]),
+    "mean": np.array([0.1, -0.7, 2]),
+    "var": np.array([1e-3, 0.5, 4]),
+    "eps": 2e-3,
+    "momentum": 0.3,
+    "batches": 7,
+}
+
+
+@pytest.mark.parametrize("framework", ["bnlib", "torch", "onnx"])
+def test_the_table_is_what_the_frameworks_do(framework):
+    """tests/frameworks says the same of Keras and Flax."""
+    measured, stated = measure(framework), CONVENTIONS[framework]
+    for field in "eps", "momentum", "momentum_weighs", "running_var", "axis":
+        assert measured[field] == getattr(stated, field), field
+
+
+@pytest.mark.parametrize("framework", CONVENTIONS)
+def test_convert_there_and_back_changes_nothing(framework):
+    there = convert(STATE, "bnlib", framework)
+    assert list(there) == list(CONVENTIONS[framework].names.values())
+    back = convert(there, framework, "bnlib")
+    for name, value in STATE.items():
+        if name == "batches" and framework in ("onnx", "keras", "flax"):
+            assert back[name] == 0  # they count none
+            continue
+        np.testing.assert_array_equal(back[name], value)
+        if isinstance(value, np.ndarray):
+            assert back[name].dtype == value.dtype
+            assert not np.shares_memory(back[name], value)
+            assert not np.shares_memory(there[CONVENTIONS[framework].names[name]], value)
+
+
+@pytest.mark.parametrize(
+    "source, target, given, expected",
+    [
+        ("torch", "keras", 0.1, 0.9),
+        ("keras", "torch", 0.9, 0.1),
+        ("keras", "torch", 0.99, 0.01),
+        ("flax", "bnlib", 0.999, 0.001),
+        ("onnx", "torch", 0.9, 0.1),
+        ("torch", "bnlib", 0.1, 0.1),
+        ("bnlib", "torch", None, None),
+        ("keras", "onnx", 0.99, 0.99),
+        ("flax", "keras", 0.7, 0.7),
+        ("torch", "flax", 0, 1),
+        ("onnx", "bnlib", 0, 1),
+    ],
+)
+def test_momentum_is_turned_round_where_the_conventions_differ(source, target, given, expected):
+    state = {CONVENTIONS[source].names[k]: STATE[k] for k in ("mean", "var")}
+    assert convert({**state, "momentum": given}, source, target)["momentum"] == expected
+
+
+def test_what_is_missing_is_the_default_of_the_source():
+    state = convert({"moving_mean": [0.5], "moving_variance": [2.0]}, "keras", "torch")
+    assert state == {
+        "weight": 1, "bias": 0, "running_mean": 0.5, "running_var": 2,
+        "eps": 1e-3, "momentum": 0.01, "num_batches_tracked": 0,
+    }  # fmt: skip
+    assert state["weight"].dtype == np.float64 and state["weight"].shape == (1,)
+    state = {"scale": None, "bias": None, "mean": np.float32([1, 2]), "var": np.float32([3, 0])}
+    state = convert(state, "flax", "keras")
+    assert state["epsilon"] == 1e-5 and state["momentum"] == 0.99
+    np.testing.assert_array_equal(state["gamma"], np.ones(2, np.float32), strict=True)
+    np.testing.assert_array_equal(state["beta"], np.zeros(2, np.float32), strict=True)
+
+
+def trained(shape):
+    """A layer of bnlib after some batches, and the next batches."""
+    rng = np.random.default_rng(4)
+    xs = [rng.normal(2, 3, shape).astype(np.float32) for _ in range(8)]
+    layer = nn.BatchNorm(3, eps=3e-3, momentum=0.2)
+    layer.gamma.value[:], layer.beta.value[:] = rng.normal(size=(2, 3))
+    for x in xs[:4]:
+        layer(x)
+    return layer, xs[4:]
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (2, 3, 4, 5)])
+@pytest.mark.parametrize("momentum", [0.2, None])
+def test_a_layer_goes_on_in_torch_and_comes_back(shape, momentum):
+    ours, xs = trained(shape)
+    ours.running.momentum = momentum
+    theirs = PEERS["torch"](convert(ours.state(), "bnlib", "torch"), ndim=len(shape))
+    ours.eval()
+    bound = 1e-6 * np.abs(ours(xs[0])).max()
+    np.testing.assert_allclose(theirs(xs[0], training=False), ours(xs[0]), atol=bound, rtol=0)
+    ours.train()
+    for x in xs:
+        np.testing.assert_allclose(theirs(x, training=True), ours(x), atol=bound, rtol=0)
+    back = convert(theirs.state(), "torch", "bnlib")
+    for name, value in ours.state().items():
+        if value is None:
+            assert back[name] is None
+        else:
+            np.testing.assert_allclose(back[name], value, rtol=2e-6, err_msg=name)
+    assert back["batches"] == 8
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (2, 3, 4, 5)])
+def test_a_layer_in_onnx(shape):
+    ours, xs = trained(shape)
+    theirs = PEERS["onnx"](convert(ours.state(), "bnlib", "onnx"), ndim=len(shape))
+    ours.eval()
+    y = ours(xs[0])
+    bound = 1e-6 * np.abs(y).max()
+    np.testing.assert_allclose(theirs(xs[0], training=False), y, atol=bound, rtol=0)
+    # One step in training: the new value weighs 0.2 there too, but its variance is biased.
+    before, axes = ours.state(), (0, *range(2, len(shape)))
+    theirs(xs[0], training=True)
+    after = convert(theirs.state(), "onnx", "bnlib")
+    mean, var = xs[0].mean(axes), xs[0].var(axes)
+    np.testing.assert_allclose(after["mean"], 0.8 * before["mean"] + 0.2 * mean, rtol=1e-5)
+    np.testing.assert_allclose(after["var"], 0.8 * before["var"] + 0.2 * var, rtol=1e-6)
+
+
+def with_(**changes):
+    return {**STATE, **changes}
+
+
+@pytest.mark.parametrize(
+    "error, message, state, source, target",
+    [
+        (ValueError, "source is 'jax'; expected one of bnlib, torch,", STATE, "jax", "torch"),
+        (ValueError, "target is 'tf'; expected one of bnlib, torch,", STATE, "bnlib", "tf"),
+        (ValueError, "state has running_mean, b; bnlib's names are gamma, beta, mean, var",
+         with_(running_mean=0, b=1), "bnlib", "torch"),
+        (ValueError, r"state has no mean; expected an array \(C,\)",
+         {"var": STATE["var"]}, "bnlib", "torch"),
+        (ValueError, "state has no running_var; expected",
+         {"running_mean": [0.0], "running_var": None}, "torch", "bnlib"),
+        (ValueError, r"mean has shape \(1, 3\); expected \(C,\)",
+         with_(mean=np.ones((1, 3))), "bnlib", "torch"),
+        (ValueError, r"mean has shape \(0,\); expected \(C,\)",
+         {"mean": [], "var": []}, "bnlib", "torch"),
+        (ValueError, r"var has shape \(2,\); expected \(3,\)",
+         with_(var=np.ones(2)), "bnlib", "torch"),
+        (ValueError, r"gamma has shape \(1,\); expected \(3,\)",
+         with_(gamma=np.ones(1)), "bnlib", "torch"),
+        (ValueError, r"beta has shape \(\); expected \(3,\)", with_(beta=0.5), "bnlib", "torch"),
+        (TypeError, "mean is array.*; expected an array of floating-point numbers",
+         with_(mean=[0, 1, 2]), "bnlib", "torch"),
+        (TypeError, "gamma is array.*; expected an array of floating-point numbers",
+         with_(gamma=["a", "b", "c"]), "bnlib", "torch"),
+        (ValueError, r"var\[2\] is -1.0; expected 0 or more",
+         with_(var=[0.0, 1, -1]), "bnlib", "torch"),
+        (ValueError, r"var\[1\] is nan; expected 0 or more",
+         with_(var=[0.0, np.nan, 1]), "bnlib", "torch"),
+        (ValueError, "eps is 0.0; expected a positive number", with_(eps=0), "bnlib", "torch"),
+        (ValueError, "eps is inf; expected a positive", with_(eps=np.inf), "bnlib", "torch"),
+        (ValueError, r"momentum is 1.5; expected a number in \[0, 1\]",
+         with_(momentum=1.5), "bnlib", "torch"),
+        (ValueError, r"momentum is nan; expected a number in \[0, 1\]",
+         with_(momentum=np.nan), "bnlib", "keras"),
+        (ValueError, "momentum is None, the average over all batches; .* keras has no such average",
+         with_(momentum=None), "bnlib", "keras"),
+        (ValueError, r"momentum is None; expected a number in \[0, 1\]",
+         {"mean": [0.0], "var": [1.0], "momentum": None}, "flax", "torch"),
+        (ValueError, "batches is -1; expected 0 or more", with_(batches=-1), "bnlib", "torch"),
+    ],
+)  # fmt: skip
+def test_bad_state(error, message, state, source, target):
+    with pytest.raises(error, match=message):
+        convert(state, source, target)

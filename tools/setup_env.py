@@ -1,5 +1,7 @@
 """Make .venv as requirements.txt describes it, and do nothing when it is that already.
 
+With a name, such as `frameworks`: .venv-frameworks, as requirements-frameworks.txt describes it.
+
 Only the standard library is used, and only syntax that any Python can read, so that a Python that
 is too old still gets as far as the line that says so.
 """
@@ -12,7 +14,9 @@ import sys
 
 OLDEST = (3, 11)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-VENV = os.path.join(ROOT, ".venv")
+GROUP = "-".join([""] + sys.argv[1:]) if __name__ == "__main__" else ""
+REQUIREMENTS = "requirements%s.txt" % GROUP
+VENV = os.path.join(ROOT, ".venv" + GROUP)
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "complete")  # there only while nothing is half done
 DISK_NEEDED = 3e9  # bytes: .venv itself, and the wheels that pip unpacks on the way
@@ -37,7 +41,7 @@ def main():
     wanted = fingerprint()
     if has(wanted):
         return
-    print("Setting up .venv from requirements.txt: once, some minutes ...")
+    print("Setting up .venv%s from %s: once, some minutes ..." % (GROUP, REQUIREMENTS))
     try:
         install(wanted)
     except OSError as error:
@@ -47,9 +51,12 @@ def main():
 
 
 def fingerprint():
-    """What .venv must hold: the Python version and the two files that list packages."""
+    """What .venv must hold: the Python version and the files that list packages."""
     digest = hashlib.sha256()
-    for name in ("requirements.txt", "pyproject.toml"):
+    names = ["requirements.txt", "pyproject.toml"]
+    if GROUP:
+        names.append(REQUIREMENTS)  # which adds to requirements.txt
+    for name in names:
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())
     return "%d.%d %s" % (sys.version_info[0], sys.version_info[1], digest.hexdigest())
@@ -82,7 +89,7 @@ def install(wanted):
         if os.path.islink(VENV):
             os.remove(VENV)  # the link: what it leads to is not ours to clear
         venv.create(VENV, clear=True, with_pip=True)
-    pip("-r", "requirements.txt")
+    pip("-r", REQUIREMENTS)
     pip("--no-build-isolation", "--no-deps", "-e", ".")
     with open(STAMP, "w") as file:
         file.write(wanted)

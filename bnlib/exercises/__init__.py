@@ -1,0 +1,29 @@
+"""Exercises that answer: `check(name, function)` runs a reader's function and says what is wrong.
+
+A function is judged by what it does, on several random inputs: shapes, dtypes, the properties that
+the exercise names, values, and that it leaves its inputs alone. An exercise of one's own takes a
+few lines::
+
+    from bnlib.exercises import Exercise, check, register
+
+    register(
+        Exercise(
+            name="center",
+            see="the definition of the mean",
+            inputs=lambda rng: {"x": rng.normal(2, 3, (5, 4))},
+            reference=lambda x: x - x.mean(axis=0),
+            outputs=["centered"],
+            mistakes={"all features share one mean": lambda x: x - x.mean()},
+        )
+    )
+    check("center", lambda x: x - x.mean())
+"""
+
+from bnlib.exercises.idea import EXERCISES as _IDEA
+from bnlib.exercises.judge import Exercise, check, find_problem, names, register, verify
+from bnlib.exercises.mnist import EXERCISES as _MNIST
+
+__all__ = ["Exercise", "check", "find_problem", "names", "register", "verify"]
+
+for _exercise in (*_IDEA, *_MNIST):
+    register(_exercise)

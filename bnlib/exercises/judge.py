@@ -1,0 +1,336 @@
+"""How an answer is judged."""
+
+import copy
+import ctypes
+import inspect
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+_CASES = 3  # random inputs an answer has to stand
+_SECONDS = 5.0  # that an answer may take for all of them
+_PROPERTY_TOLERANCE = 1e-6  # central differences are no better
+_NUMERIC = np.ndarray | np.generic | int | float
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What a reader's function must do.
+
+    Attributes:
+        name: how `check` is asked for it.
+        see: where the equation stands, for the reader whose answer is wrong.
+        inputs: from a random generator to the arguments, by name, in the order of the call.
+        reference: the right answer: takes the arguments, returns an array, a number or a tuple.
+        outputs: what the returned values are called in the equations.
+        properties: what must hold, as a sentence with "must", and a function of `answer` and the
+            arguments that returns two things that must be equal. `answer()` is what the reader's
+            function gives for these arguments, `answer(eps=1)` what it gives when eps is 1.
+        mistakes: typical wrong answers, each under the words that complete "This is what comes out
+            when …". A reader who returns the same values is told so.
+        tolerance: largest error allowed, as a share of the largest value of the right answer.
+    """
+
+    name: str
+    see: str
+    inputs: Callable[[np.random.Generator], dict[str, Any]]
+    reference: Callable[..., Any]
+    outputs: Sequence[str]
+    properties: Mapping[str, Callable[..., tuple[Any, Any]]] = field(default_factory=dict)
+    mistakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    tolerance: float = 1e-9
+
+
+_EXERCISES: dict[str, Exercise] = {}
+
+
+class _Wrong(Exception):
+    """What is wrong with an answer."""
+
+
+class _TimeUp(BaseException):
+    """Thrown into an answer that does not come back; no `except Exception` stops it."""
+
+
+def register(exercise: Exercise) -> None:
+    """Make an exercise known to `check`; one of the same name is replaced.
+
+    Args:
+        exercise: the exercise.
+    """
+    _EXERCISES[exercise.name] = exercise
+
+
+def names() -> list[str]:
+    """The names of all exercises."""
+    return sorted(_EXERCISES)
+
+
+def check(name: str, function: Callable[..., Any]) -> None:
+    """Run a function as the answer to an exercise, and print whether it is right.
+
+    Whatever the function does, `check` comes back after a few seconds and prints what it saw.
+
+    Args:
+        name: of the exercise.
+        function: the reader's answer.
+
+    Raises:
+        ValueError: there is no such exercise.
+    """
+    problem = find_problem(name, function)
+    if problem is None:
+        print(f"✓ {name}: right, on {_CASES} random inputs.")
+    else:
+        print(f"✗ {name}: {problem}")
+        print(f"  See {_EXERCISES[name].see}.")
+
+
+def find_problem(name: str, function: Callable[..., Any]) -> str | None:
+    """The first thing that is wrong with an answer.
+
+    Args:
+        name: of the exercise.
+        function: the reader's answer.
+
+    Returns:
+        One or two sentences, or None where nothing is wrong.
+
+    Raises:
+        ValueError: there is no such exercise.
+    """
+    exercise = _find(name)
+    if not callable(function):
+        return f"the answer is of type {type(function).__name__}; expected a function."
+    try:
+        _in_time(lambda: _judge(exercise, function))
+    except _Wrong as wrong:
+        return str(wrong)
+    return None
+
+
+def verify(name: str) -> None:
+    """For whoever writes an exercise: see that it does not contradict itself.
+
+    Args:
+        name: of the exercise.
+
+    Raises:
+        ValueError: there is no such exercise, its reference is rejected, or one of its mistakes is
+            accepted or taken for another.
+    """
+    exercise = _find(name)
+    problem = find_problem(name, exercise.reference)
+    if problem is not None:
+        raise ValueError(f"{name}: the reference is rejected: {problem}")
+    for words, mistake in exercise.mistakes.items():
+        problem = find_problem(name, mistake)
+        if problem is None or words not in problem:
+            raise ValueError(f"{name}: the mistake {words!r} is answered with: {problem}")
+
+
+def _find(name: str) -> Exercise:
+    if name not in _EXERCISES:
+        raise ValueError(f"name is {name!r}; expected one of {', '.join(names())}")
+    return _EXERCISES[name]
+
+
+def _in_time(work: Callable[[], None]) -> None:
+    """Run work in a thread that is stopped after some seconds; raise what it raised."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            try:
+                work()
+            except BaseException as error:
+                raised.append(error)
+        except _TimeUp:  # a second one, on the way out
+            pass
+
+    thread = threading.Thread(target=run, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # Python in a web page has no threads; the page can interrupt it
+        work()
+        return
+    try:
+        thread.join(_SECONDS)
+    finally:
+        late = thread.is_alive()
+        for _ in range(20):  # an answer can catch what is thrown into it, and go on
+            if not thread.is_alive():
+                break
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TimeUp)
+            )
+            thread.join(0.05)
+    if late:
+        rest = " It is still running: restart the kernel." if thread.is_alive() else ""
+        raise _Wrong(
+            f"your function did not come back within {_SECONDS:g} seconds. "
+            f"Is there a loop that never ends?{rest}"
+        )
+    if raised:
+        raise raised[0]
+
+
+def _judge(exercise: Exercise, function: Callable[..., Any]) -> None:
+    """Raise `_Wrong` if a function fails on one of the random inputs."""
+    for seed in range(_CASES):
+        arguments = exercise.inputs(np.random.default_rng(seed))
+        got = _call(exercise, function, arguments)
+        try:
+            _compare_kinds(exercise, arguments, got)
+            for sentence, sides in exercise.properties.items():
+                _hold(sentence, sides, _changed(exercise, function, arguments), arguments)
+            _compare_values(exercise, arguments, got)
+        except _Wrong as wrong:
+            raise _Wrong(f"{wrong}{_diagnosis(exercise, arguments, got)}") from None
+    single = {name: _to_float32(v) for name, v in arguments.items()}
+    _compare_kinds(exercise, single, _call(exercise, function, single), " for float32 input")
+
+
+def _call(exercise: Exercise, function: Callable[..., Any], arguments: dict[str, Any]) -> list[Any]:
+    """What a function returns, as a list, with one entry for each output."""
+    given = copy.deepcopy(arguments)
+    try:
+        inspect.signature(function).bind(*given.values())
+    except TypeError:
+        raise _Wrong(
+            f"your function takes {inspect.signature(function)}; expected ({', '.join(given)})."
+        ) from None
+    except ValueError:
+        pass  # a function written in C does not tell what it takes
+    try:
+        got = function(*given.values())
+    except NotImplementedError:
+        raise _Wrong("still to be written.") from None
+    except (Exception, SystemExit) as error:
+        raise _Wrong(_what_was_raised(error, function)) from error
+    for name, v in arguments.items():
+        if not np.array_equal(given[name], v):
+            raise _Wrong(f"your function changed its argument {name}; compute into a new array.")
+    if got is None:
+        raise _Wrong(
+            f"your function returned nothing; expected {', '.join(exercise.outputs)}. "
+            "Is there a return?"
+        )
+    if len(exercise.outputs) == 1:
+        return [got]
+    if not isinstance(got, tuple | list) or len(got) != len(exercise.outputs):
+        raise _Wrong(
+            f"your function returned {_describe(got)}; expected {len(exercise.outputs)} values, "
+            f"separated by commas: {', '.join(exercise.outputs)}."
+        )
+    return list(got)
+
+
+def _changed(
+    exercise: Exercise, function: Callable[..., Any], arguments: dict[str, Any]
+) -> Callable[..., Any]:
+    """The function for use in a property: takes what differs from the arguments."""
+
+    def answer(**changes: Any) -> Any:
+        got = _call(exercise, function, arguments | changes)
+        return got[0] if len(got) == 1 else got
+
+    return answer
+
+
+def _what_was_raised(error: BaseException, function: Callable[..., Any]) -> str:
+    """The error of a reader's function, with the line that it comes from."""
+    try:
+        text = f"your function raised {type(error).__name__}: {error}"
+    except Exception:
+        text = f"your function raised {type(error).__name__}"
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    return f"{text}, in the line: {frames[-1].line}" if frames and frames[-1].line else text
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"one array of shape {value.shape}"
+    if isinstance(value, tuple | list):
+        return f"{len(value)} values"
+    return f"one {type(value).__name__}"
+
+
+def _rights(exercise: Exercise, function: Callable[..., Any], arguments: dict[str, Any]) -> list:
+    """The outputs of a reference or a mistake, as arrays."""
+    with np.errstate(all="ignore"):
+        got = function(**copy.deepcopy(arguments))
+    return [np.asarray(v) for v in (got if len(exercise.outputs) > 1 else [got])]
+
+
+def _compare_kinds(
+    exercise: Exercise, arguments: dict[str, Any], got: list[Any], when: str = ""
+) -> None:
+    """Raise `_Wrong` unless the values are arrays of the right shape and dtype, and finite."""
+    rights = _rights(exercise, exercise.reference, arguments)
+    for name, value, right in zip(exercise.outputs, got, rights, strict=True):
+        if not isinstance(value, _NUMERIC):
+            wanted = f"a NumPy array of shape {right.shape}" if right.ndim else "a number"
+            raise _Wrong(f"{name} is of type {type(value).__name__}; expected {wanted}.")
+        value = np.asarray(value)
+        if value.shape != right.shape:
+            raise _Wrong(f"{name} has shape {value.shape}; expected {right.shape}.")
+        promoted = right.dtype == np.float32 and value.dtype != right.dtype and right.ndim
+        if value.dtype.kind != right.dtype.kind or promoted:
+            raise _Wrong(f"{name} has dtype {value.dtype}{when}; expected {right.dtype}.")
+        bad = np.count_nonzero(~np.isfinite(value))
+        if bad:
+            raise _Wrong(f"{name} has NaN or infinite values{when}, {bad} of {value.size}.")
+
+
+def _hold(
+    sentence: str,
+    sides: Callable[..., tuple[Any, Any]],
+    answer: Callable[..., Any],
+    arguments: dict[str, Any],
+) -> None:
+    """Raise `_Wrong` unless the two sides of a property are equal, up to rounding."""
+    try:
+        got, expected = (np.asarray(side, np.float64) for side in sides(answer, **arguments))
+        error = np.max(np.abs(got - expected), initial=0)
+    except _Wrong:
+        raise
+    except Exception as problem:
+        raise _Wrong(f"{sentence}; yours cannot be tried: {problem}.") from problem
+    if not error <= _PROPERTY_TOLERANCE * max(1, np.max(np.abs(expected), initial=0)):
+        raise _Wrong(f"{sentence}; yours is off by up to {error:.2g}.")
+
+
+def _compare_values(exercise: Exercise, arguments: dict[str, Any], got: list[Any]) -> None:
+    """Raise `_Wrong` unless the values are those of the reference."""
+    rights = _rights(exercise, exercise.reference, arguments)
+    for name, value, right in zip(exercise.outputs, got, rights, strict=True):
+        error, scale = np.max(np.abs(value - right)), np.max(np.abs(right))
+        if error > exercise.tolerance * max(scale, 1e-300):
+            raise _Wrong(
+                f"{name} is off by up to {error:.2g}, where the right values go up to {scale:.2g}."
+            )
+
+
+def _diagnosis(exercise: Exercise, arguments: dict[str, Any], got: list[Any]) -> str:
+    """The typical mistake that gives just these values, in words; nothing where there is none."""
+    for words, mistake in exercise.mistakes.items():
+        wrongs = _rights(exercise, mistake, arguments)
+        if all(
+            isinstance(value, _NUMERIC)
+            and np.asarray(value).dtype.kind in "fiu"
+            and np.shape(value) == wrong.shape
+            and np.allclose(value, wrong, rtol=1e-9, atol=1e-12, equal_nan=True)
+            for value, wrong in zip(got, wrongs, strict=True)
+        ):
+            return f"\n  This is what comes out when {words}."
+    return ""
+
+
+def _to_float32(v: Any) -> Any:
+    return v.astype(np.float32) if isinstance(v, np.ndarray) and v.dtype == np.float64 else v

@@ -1,0 +1,220 @@
+"""BatchNorm layers of bnlib and of other frameworks, behind one face, and what can be seen of them.
+
+A peer is made with its framework's defaults, or from a state by the framework's own names. It takes
+channels on axis 1, as bnlib does, and moves them to where its framework wants them. A framework is
+imported when its peer is made.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bnlib import nn
+from bnlib.running import CONVENTIONS
+
+State = Mapping[str, Any]
+
+
+class Bnlib:
+    axis = 1
+    training, inference = "layer.train(); layer(x)", "layer.eval(); layer(x)"
+
+    def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
+        self.layer = nn.BatchNorm(channels)
+        if state is not None:
+            self.layer.load(state)
+
+    def state(self) -> dict[str, Any]:
+        return self.layer.state()
+
+    def __call__(self, x: np.ndarray, training: bool | None = None) -> np.ndarray:
+        if training is not None:
+            self.layer.train(training)
+        return self.layer(x)
+
+
+class Torch:
+    axis = 1
+    training, inference = "layer.train(); layer(x)", "layer.eval(); layer(x)"
+
+    def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
+        import torch
+
+        kind = {2: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d}[ndim]
+        options = {name: state[name] for name in ("eps", "momentum")} if state else {}
+        self.layer = kind(channels, **options)
+        if state:
+            arrays = {k: torch.as_tensor(v) for k, v in state.items() if k not in options}
+            self.layer.load_state_dict(arrays)
+
+    def state(self) -> dict[str, Any]:
+        numbers = {"eps": self.layer.eps, "momentum": self.layer.momentum}
+        return {**self.layer.state_dict(), **numbers}
+
+    def __call__(self, x: np.ndarray, training: bool | None = None) -> np.ndarray:
+        import torch
+
+        if training is not None:
+            self.layer.train(training)
+        return self.layer(torch.as_tensor(x)).detach().numpy()
+
+
+class Onnx:
+    """A model of one node, in the form that exporters write: the arrays are initializers."""
+
+    axis = 1
+    training, inference = "training_mode=1", "training_mode=0"
+    arrays = "scale", "B", "input_mean", "input_var"
+
+    def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
+        from onnx import numpy_helper
+
+        one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+        fresh = {"scale": one, "B": zero, "input_mean": zero, "input_var": one}
+        values = {name: np.float32((state or fresh)[name]) for name in self.arrays}
+        self.initializers = [numpy_helper.from_array(v, name) for name, v in values.items()]
+        self.numbers = {name: state[name] for name in ("epsilon", "momentum")} if state else {}
+        self.channels, self.ndim = channels, ndim
+
+    def model(self, training: bool | None) -> Any:
+        from onnx import TensorProto, checker, helper
+
+        mode = {} if training is None else {"training_mode": int(training)}
+        outputs = ["Y", "running_mean", "running_var"] if training else ["Y"]
+        inputs = ["X", *self.arrays]
+        node = helper.make_node("BatchNormalization", inputs, outputs, **self.numbers, **mode)
+        shape = [None, self.channels] + [None] * (self.ndim - 2)
+        shapes = {"X": shape, "Y": shape}
+        values = {
+            name: helper.make_tensor_value_info(
+                name, TensorProto.FLOAT, shapes.get(name, [self.channels])
+            )
+            for name in ["X", *outputs]
+        }
+        graph = helper.make_graph(
+            [node], "bn", [values["X"]], [values[name] for name in outputs], self.initializers
+        )
+        # A node of opset 9 has no mode, and the reference evaluator takes it for one in training.
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+        checker.check_model(model, full_check=True)
+        return model
+
+    def state(self) -> dict[str, Any]:
+        from onnx import defs, helper, numpy_helper
+
+        state = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.initializers}
+        defaults = defs.get_schema("BatchNormalization", max_inclusive_version=15).attributes
+        written = {a.name: a for a in self.model(None).graph.node[0].attribute}
+        for name in "epsilon", "momentum":
+            value = helper.get_attribute_value(written.get(name, defaults[name].default_value))
+            state[name] = float(str(np.float32(value)))  # 0.9, and not 0.8999999761581421
+        return state
+
+    def __call__(self, x: np.ndarray, training: bool | None = None) -> np.ndarray:
+        from onnx import numpy_helper
+        from onnx.reference import ReferenceEvaluator
+
+        y, *running = ReferenceEvaluator(self.model(training)).run(None, {"X": x})
+        if running:
+            self.initializers[2:] = [
+                numpy_helper.from_array(v, name)
+                for v, name in zip(running, self.arrays[2:], strict=True)
+            ]
+        return y
+
+
+class Keras:
+    axis = -1
+    training, inference = "layer(x, training=True)", "layer(x, training=False)"
+
+    def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
+        import keras
+
+        options = {name: state[name] for name in ("epsilon", "momentum")} if state else {}
+        self.layer = keras.layers.BatchNormalization(**options)
+        self.layer.build((None,) * (ndim - 1) + (channels,))
+        if state:
+            for variable in self.layer.weights:
+                variable.assign(state[variable.name])
+
+    def state(self) -> dict[str, Any]:
+        numbers = {"epsilon": self.layer.epsilon, "momentum": self.layer.momentum}
+        return {variable.name: np.asarray(variable) for variable in self.layer.weights} | numbers
+
+    def __call__(self, x: np.ndarray, training: bool | None = None) -> np.ndarray:
+        mode = {} if training is None else {"training": training}
+        y = self.layer(np.moveaxis(x, 1, self.axis), **mode)
+        return np.moveaxis(np.asarray(y), self.axis, 1)
+
+
+class Flax:
+    axis = -1
+    training = "layer(x, use_running_average=False)"
+    inference = "layer(x, use_running_average=True)"
+
+    def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
+        from flax import nnx
+
+        options = {name: state[name] for name in ("epsilon", "momentum")} if state else {}
+        self.layer = nnx.BatchNorm(channels, rngs=nnx.Rngs(0), **options)
+        for name, variable in self.variables().items():
+            if state:
+                variable[...] = state[name]
+
+    def variables(self) -> dict[str, Any]:
+        from flax import nnx
+
+        return {path[0]: variable for path, variable in nnx.to_flat_state(nnx.state(self.layer))}
+
+    def state(self) -> dict[str, Any]:
+        numbers = {"epsilon": self.layer.epsilon, "momentum": self.layer.momentum}
+        return {name: np.asarray(v[...]) for name, v in self.variables().items()} | numbers
+
+    def __call__(self, x: np.ndarray, training: bool | None = None) -> np.ndarray:
+        mode = {} if training is None else {"use_running_average": not training}
+        y = self.layer(np.moveaxis(x, 1, self.axis), **mode)
+        return np.moveaxis(np.asarray(y), self.axis, 1)
+
+
+PEERS = {"bnlib": Bnlib, "torch": Torch, "onnx": Onnx, "keras": Keras, "flax": Flax}
+
+
+def measure(framework: str) -> dict[str, Any]:
+    """The conventions of a framework, as a new layer of it shows them."""
+    peer, names = PEERS[framework], CONVENTIONS[framework].names
+    layer = peer()
+    x = np.random.default_rng(0).normal(1, 2, (8, 3)).astype(np.float32)
+    before = layer.state()
+    assert set(before) == set(names.values())
+    layer(x, training=True)
+    after = layer.state()
+    # Mean 0 and variance 1 were there: mean = w μ, variance = (1 − w) + w σ² with σ² as it goes in.
+    weight = np.asarray(after[names["mean"]]) / x.mean(0)
+    var = (np.asarray(after[names["var"]]) - (1 - weight)) / weight
+    weighs = {"new": weight, "old": 1 - weight}
+    denominators = {"biased": x.var(0), "unbiased": x.var(0, ddof=1)}
+    # With a variance of about eps: y² = x² / (x² + eps).
+    tiny = np.float32([[1e-2], [-1e-2]]) * np.ones(3, np.float32)
+    eps = 1e-4 / peer()(tiny, training=True)[0].astype(np.float64) ** 2 - 1e-4
+    np.testing.assert_allclose(eps, before[names["eps"]], rtol=1e-3)
+    untouched = peer()
+    untouched(x)
+    changed = np.asarray(untouched.state()[names["mean"]]).any()
+    return {
+        "names": ", ".join(names.values()),
+        "eps": before[names["eps"]],
+        "momentum": before[names["momentum"]],
+        "momentum_weighs": only(weighs, before[names["momentum"]]),
+        "running_var": only(denominators, var),
+        "axis": peer.axis,
+        "called plainly": "training" if changed else "inference",
+        "training": peer.training,
+        "inference": peer.inference,
+    }
+
+
+def only(candidates: Mapping[str, np.ndarray], value: Any) -> str:
+    """The name of the one candidate that is the value."""
+    (name,) = (k for k, v in candidates.items() if np.allclose(v, value, rtol=1e-4, atol=0))
+    return name
