@@ -1,5 +1,6 @@
 """The repository's address stands in _config.yml, and everything that repeats it agrees."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,14 @@ from conftest import ROOT
 
 
 def test_files_repeat_the_address() -> None:
-    url = repository()["url"]
+    url, branch = repository()["url"], repository()["branch"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert all(link.startswith(url) for link in project["urls"].values())
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["repository-code"] == url
-    assert url in (ROOT / "README.md").read_text()
+    for page in "README.md", "book/index.md", "book/reference/teaching.md":
+        install = re.findall(r"^pip install .*", (ROOT / page).read_text(), re.MULTILINE)
+        assert install == [f'pip install "batchnorm-book @ git+{url}@{branch}"'], page
 
 
 def test_every_notebook_installs_from_the_address() -> None:

@@ -151,6 +151,15 @@ def test_maths_is_set_by_local_files(html: Path, pages: Pages) -> None:
             assert page.select('script[src*="mathjax/startup.js"]'), path.name
 
 
+def test_punctuation_stays_with_the_formula_before_it(pages: Pages) -> None:
+    together = [span for page in pages.values() for span in page.select(".bn-together")]
+    assert len(together) > 100
+    assert all(span.select_one(".math") and span.text[-1] in ".,;:!?)]" for span in together)
+    for page in pages.values():
+        for math in page.select("span.math"):
+            assert not re.match(r"[.,;:!?)\]]", math.next_sibling or ""), math.parent.text
+
+
 def test_mathjax_is_what_was_released() -> None:
     folder = ASSETS / "mathjax"
     listed = dict(

@@ -1,6 +1,7 @@
 """bnlib.exercises: right answers pass, typical wrong ones are told what is wrong."""
 
 import re
+import runpy
 import textwrap
 import threading
 import time
@@ -29,6 +30,9 @@ CHAPTERS = [
 ]
 
 
+TEACHING = (ROOT / "book/reference/teaching.md").read_text()
+
+
 def x_hat_of(x, eps):
     return (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
 
@@ -47,13 +51,13 @@ def test_a_typical_mistake_is_rejected_and_named(name, words):
 def test_every_exercise_has_two_typical_mistakes_and_points_to_its_chapter(name):
     exercise = _EXERCISES[name]
     assert len(exercise.mistakes) >= 2
-    chapters = [re.search(r"^# (.+)$", chapter, re.MULTILINE)[1] for chapter in CHAPTERS]
-    assert any(f'the chapter "{title}"' in exercise.see for title in chapters)
+    (title, *_) = re.findall(r'the chapter "([^"]+)"', exercise.see)
+    assert any(f"# {title}\n" in chapter for chapter in CHAPTERS)
     quoted = re.findall(r'"([^"]+)"', exercise.see)
     headings = "\n".join(CHAPTERS)
     for text in quoted:
         plain = re.sub(r"\$\\?(\w+)\$", lambda m: GREEK.get(m[1], m[1]), headings)
-        assert re.search(rf"^#+ .*{re.escape(text)}", plain, re.MULTILINE), text
+        assert re.search(rf"^#+ .*{re.escape(text)}", plain, re.MULTILINE | re.IGNORECASE), text
 
 
 @pytest.mark.parametrize("name", BOOK)
@@ -65,6 +69,18 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
     assert "```{dropdown} Hint" in chapter.split(f":label: ex-{name}\n")[1].split(call)[0]
     assert sum(f"```{{solution}} ex-{name}\n" in solution for solution in SOLUTIONS) == 1
     assert sum(call in solution for solution in SOLUTIONS) == 1
+
+
+def corrected(means, momentum):
+    with np.errstate(invalid="ignore"):
+        return moving(means, momentum) / (1 - (1 - momentum) ** len(means))
+
+
+def moving(means, momentum):
+    running = np.zeros(means.shape[1])
+    for mean in means:
+        running = (1 - momentum) * running + momentum * mean
+    return running
 
 
 OTHER_WRONG_ANSWERS = {
@@ -97,7 +113,22 @@ OTHER_WRONG_ANSWERS = {
     "saturated: a size fixed, which shows in a property alone": (
         "saturated",
         lambda u: (0 * np.ones((50, 4)) + u < 0).mean(0),
-        "raised ValueError: operands could not be broadcast",
+        "must have the share 0; there, your function raised ValueError: operands could not be",
+    ),
+    "mean-error: one number": (
+        "mean-error",
+        lambda var, m: np.sqrt(var[0] / m),
+        r"the error is one number; expected an array of shape \(3,\)",
+    ),
+    "smallest-std: one number, but in an array": (
+        "smallest-std",
+        lambda share, eps: np.array([share]),
+        r"the standard deviation has shape \(1,\); expected one number",
+    ),
+    "moving-average: with the correction": (
+        "moving-average",
+        corrected,
+        "with momentum 0 it must stay 0; yours has NaN or infinite values there",
     ),
     "any-rank: matrices alone": (
         "any-rank",
@@ -134,6 +165,25 @@ def test_every_property_can_fail(name):
         )
         with pytest.raises(judge._Wrong, match=re.escape(sentence)):
             judge._hold(sentence, sides, judge._changed(exercise, far_off, arguments), arguments)
+
+
+@pytest.mark.parametrize(
+    "name, answer",
+    [
+        ("mean-error", lambda var, m: np.sqrt(var / m)),
+        ("mean-error", lambda var, m: np.sqrt(var) / np.sqrt(m)),
+        ("moving-average", moving),
+        (
+            "pool",
+            lambda counts, means, variances: (
+                mean := np.average(means, axis=0, weights=counts),
+                np.average(variances + (means - mean) ** 2, axis=0, weights=counts),
+            ),
+        ),
+    ],
+)
+def test_float64_will_do_where_float32_is_not_the_point(name, answer):
+    assert find_problem(name, answer) is None
 
 
 def test_a_list_of_values_will_do():
@@ -274,6 +324,26 @@ def test_the_example_of_an_exercise_of_ones_own(capsys, monkeypatch):
     assert wrong.startswith("✗ center: centered is off by") and right.startswith("✓ center")
     assert why == "  This is what comes out when all features share one mean."
     assert see == "  See the definition of the mean."
+
+
+def test_the_page_for_teachers_shows_what_happens(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(judge, "_EXERCISES", dict(_EXERCISES))
+    page = tmp_path / "page.py"
+    page.write_text("".join(re.findall(r"```python\n(.*?)```", TEACHING, re.DOTALL)))
+    runpy.run_path(str(page))
+    shown = re.findall(r"```text\n(.*?)```", TEACHING, re.DOTALL)
+    assert len(shown) == 3
+    assert capsys.readouterr().out == "".join(shown)
+
+
+def test_the_page_for_teachers_lists_every_exercise():
+    row = r"^\| `([\w-]+)` \| .+ \| \[(.+)\]\(\.\./(\S+)\) \|$"
+    rows = re.findall(row, TEACHING, re.MULTILINE)
+    assert sorted(name for name, _, _ in rows) == BOOK
+    for name, title, path in rows:
+        chapter = text_of(ROOT / "book" / path)
+        assert f"# {title}\n" in chapter
+        assert f":label: ex-{name}\n" in chapter
 
 
 def mine(**changes):

@@ -79,15 +79,9 @@ def test_relu_has_no_gradient_at_zero():
     np.testing.assert_array_equal(layer.backward(np.ones(3)), [0, 0, 1])
 
 
-def test_backward_of_batch_norm_needs_a_forward_pass_in_training():
-    layer, x = nn.BatchNorm(3), rng().normal(size=(8, 3)).astype(np.float32)
-    with pytest.raises(RuntimeError, match="backward comes after a forward pass in training"):
-        layer.backward(x)
-    layer(x)
-    layer.eval()
-    layer(x)
-    with pytest.raises(RuntimeError, match="backward comes after a forward pass in training"):
-        layer.backward(x)
+def test_backward_of_batch_norm_needs_a_forward_pass():
+    with pytest.raises(RuntimeError, match="backward comes after a forward pass; there was none"):
+        nn.BatchNorm(3).backward(np.ones((4, 3), np.float32))
 
 
 def test_a_first_layer_can_save_dx():
@@ -339,3 +333,51 @@ def test_cross_entropy_does_not_overflow():
 def test_bad_input(message, make):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("spatial", [(), (5,), (4, 3)])
+def test_a_frozen_layer_passes_gradients_on_like_torch(spatial, affine):
+    rng = np.random.default_rng(0)
+    layer = nn.BatchNorm(3, affine=affine, dtype=np.float64)
+    witness = torch.nn.BatchNorm2d if len(spatial) == 2 else torch.nn.BatchNorm1d
+    theirs = witness(3, affine=affine).double()
+    if affine:
+        layer.gamma.value[:], layer.beta.value[:] = rng.normal(size=(2, 3))
+        with torch.no_grad():
+            theirs.weight[:] = torch.tensor(layer.gamma.value)
+            theirs.bias[:] = torch.tensor(layer.beta.value)
+    for _ in range(3):
+        x = rng.normal(2, 3, (6, 3, *spatial))
+        layer(x), theirs(torch.tensor(x))
+    layer.eval(), theirs.eval()
+    x, dy = rng.normal(size=(2, 6, 3, *spatial))
+    leaf = torch.tensor(x, requires_grad=True)
+    layer(x), theirs(leaf).backward(torch.tensor(dy))
+    before = layer.running.mean.copy()
+    np.testing.assert_allclose(layer.backward(dy), leaf.grad, rtol=1e-12)
+    if affine:
+        np.testing.assert_allclose(layer.gamma.grad, theirs.weight.grad, rtol=1e-12)
+        np.testing.assert_allclose(layer.beta.grad, theirs.bias.grad, rtol=1e-12)
+    assert np.array_equal(layer.running.mean, before)
+
+
+def test_a_frozen_layer_keeps_dtype_and_checks_dy():
+    layer = nn.BatchNorm(3)
+    layer.eval()
+    layer(np.ones((4, 3), np.float32))
+    assert layer.backward(np.ones((4, 3), np.float32)).dtype == np.float32
+    with pytest.raises(ValueError, match=r"dy has shape \(1, 3\); expected \(4, 3\)"):
+        layer.backward(np.ones((1, 3), np.float32))
+
+
+def test_the_gradient_belongs_to_the_last_forward_pass():
+    """Inference and then training again: not the frozen gradient."""
+    rng = np.random.default_rng(0)
+    layer, fresh = nn.BatchNorm(3, dtype=np.float64), nn.BatchNorm(3, dtype=np.float64)
+    x, dy = rng.normal(size=(2, 6, 3))
+    layer.eval()
+    layer(x + 1)
+    layer.train()
+    layer(x), fresh(x)
+    np.testing.assert_array_equal(layer.backward(dy), fresh.backward(dy))

@@ -128,6 +128,10 @@ _why = (
                 answer(u=np.full((6, 4), 50.0)),
                 1,
             ),
+            "a unit that only sees −50 must have the share 1": lambda answer, **_: (
+                answer(u=np.full((6, 4), -50.0)),
+                1,
+            ),
         },
         {
             "the bound is 0.1, and not a tenth of the largest gradient": lambda u: (
@@ -146,7 +150,7 @@ _why = (
         "mean-error",
         f'"Is a mini-batch enough?" in {_WHY}',
         lambda rng: {"var": rng.uniform(0.5, 9, 3), "m": int(rng.integers(2, 100))},
-        lambda var, m: np.sqrt(var / m),
+        lambda var, m: np.sqrt(var) / np.sqrt(m),  # float64, so that float32 will do as well
         ["the error"],
         {
             "four times as many examples must halve the error": lambda answer, m, **_: (
@@ -174,9 +178,18 @@ _why = (
                 _covariance(answer(eps=1e-12)),
                 np.eye(x.shape[1]),
             ),
+            "the matrix that multiplies x − μ must be symmetric": lambda answer, x, **_: (
+                _matrix_of(x, answer()),
+                _matrix_of(x, answer()).T,
+            ),
+            "the covariance must be Σ(Σ + εI)⁻¹": lambda answer, x, eps: (
+                _covariance(answer()),
+                _covariance(x) @ np.linalg.inv(_covariance(x) + eps * np.eye(x.shape[1])),
+            ),
         },
         {
             "each feature is normalized by itself, so that correlations stay": _normalized,
+            "eps is left out": lambda x, eps: _whitened(x, 0),
             "the batch is not turned back after the scaling": lambda x, eps: _whitened(
                 x, eps, turn_back=False
             ),
@@ -193,6 +206,11 @@ _why = (
 def _whitening_matrix(x: Array, eps: float) -> Array:
     values, vectors = np.linalg.eigh(_covariance(x))
     return np.asarray(vectors / np.sqrt(values + eps) @ vectors.T)
+
+
+def _matrix_of(x: Array, whitened: Array) -> Array:
+    """The matrix M in whitened = (x − μ) M."""
+    return np.linalg.lstsq(x - x.mean(0), whitened, rcond=None)[0]
 
 
 _transform = (
@@ -241,8 +259,22 @@ _transform = (
                 answer(gamma=0 * gamma),
                 beta,
             ),
+            "the variance of every column of y must be γ²σ²/(σ² + ε)": (
+                lambda answer, x, gamma, eps, **_: (
+                    answer().var(axis=0),
+                    gamma**2 * x.var(axis=0) / (x.var(axis=0) + eps),
+                )
+            ),
         },
         {
+            "the variance is divided by m − 1": lambda x, gamma, beta, eps: (
+                gamma * _normalized(x, eps, ddof=1) + beta
+            ),
+            "eps is added outside the root": lambda x, gamma, beta, eps: (
+                gamma * (x - x.mean(0)) / (x.std(0) + eps) + beta
+            ),
+            "eps is left out": lambda x, gamma, beta, eps: gamma * _normalized(x, 0) + beta,
+            "gamma is forgotten": lambda x, gamma, beta, eps: _normalized(x, eps) + beta,
             "gamma multiplies beta too": lambda x, gamma, beta, eps: (
                 gamma * (_normalized(x, eps) + beta)
             ),
@@ -269,6 +301,14 @@ _transform = (
         {
             "eps is forgotten": lambda x, eps: (x.std(axis=0), x.mean(axis=0)),
             "the root is forgotten": lambda x, eps: (x.var(axis=0) + eps, x.mean(axis=0)),
+            "gamma is 1/√(σ² + ε), and normalizes once more": lambda x, eps: (
+                1 / np.sqrt(x.var(axis=0) + eps),
+                x.mean(axis=0),
+            ),
+            "the variance is divided by m − 1": lambda x, eps: (
+                np.sqrt(x.var(axis=0, ddof=1) + eps),
+                x.mean(axis=0),
+            ),
             "gamma and beta change places": lambda x, eps: (
                 x.mean(axis=0),
                 np.sqrt(x.var(axis=0) + eps),
@@ -282,7 +322,7 @@ _transform = (
         lambda share, eps: share * np.sqrt(eps / (1 - share**2)),
         ["the standard deviation"],
         {
-            "a feature with your standard deviation must come out with the share as its own": (
+            "a feature of your standard deviation must come out with standard deviation = share": (
                 lambda answer, share, eps: (
                     batch_norm_train(np.array([[-1.0], [1.0]]) * answer(), eps=eps)[0],
                     [[-share], [share]],
@@ -293,8 +333,10 @@ _transform = (
             "the variance is returned, and not its root": lambda share, eps: (
                 share**2 * eps / (1 - share**2)
             ),
-            "the share is not squared": lambda share, eps: np.sqrt(share * eps / (1 - share)),
-            "the answer is solved for the other way round": lambda share, eps: (
+            "the share is taken of the variance, and not squared": lambda share, eps: np.sqrt(
+                share * eps / (1 - share)
+            ),
+            "numerator and denominator change places": lambda share, eps: (
                 np.sqrt(eps * (1 - share**2)) / share
             ),
         },
@@ -307,9 +349,14 @@ _transform = (
         ["dx"],
         {
             "dx must sum to 0 over the batch": lambda answer, **_: (answer().sum(axis=0), 0),
+            "dx must agree with central differences": lambda answer, dx_hat: (
+                answer(),
+                _loss_gradient(np.cos(dx_hat), lambda x: x - x.mean(axis=0), dx_hat),
+            ),
         },
         {
             "the mean is held constant": lambda dx_hat: dx_hat,
+            "all of dx is taken for 0, and not its sum alone": lambda dx_hat: 0 * dx_hat,
             "the sum is subtracted, and not the mean": lambda dx_hat: dx_hat - dx_hat.sum(axis=0),
             "one mean is taken over all features": lambda dx_hat: dx_hat - dx_hat.mean(),
         },
@@ -359,8 +406,16 @@ _backward = (
                 answer()[0],
                 _loss_gradient(np.ones(x.shape[1]), lambda gamma: gamma * _normalized(x, eps), dy),
             ),
+            "dbeta must agree with central differences": lambda answer, x, dy, eps: (
+                answer()[1],
+                _loss_gradient(np.ones(x.shape[1]), lambda beta: _normalized(x, eps) + beta, dy),
+            ),
         },
         {
+            "the sums over the batch are missing": lambda x, dy, eps: (
+                dy * _normalized(x, eps),
+                dy,
+            ),
             "the batch is averaged, and not summed": lambda x, dy, eps: (
                 (dy * _normalized(x, eps)).mean(axis=0),
                 dy.mean(axis=0),
@@ -369,7 +424,11 @@ _backward = (
                 (dy * x).sum(axis=0),
                 dy.sum(axis=0),
             ),
-            "dbeta comes first": lambda x, dy, eps: (
+            "dgamma is taken with x − μ, and not with x_hat": lambda x, dy, eps: (
+                (dy * (x - x.mean(0))).sum(axis=0),
+                dy.sum(axis=0),
+            ),
+            "dbeta comes first, and then dgamma": lambda x, dy, eps: (
                 dy.sum(axis=0),
                 (dy * _normalized(x, eps)).sum(axis=0),
             ),
@@ -395,6 +454,16 @@ _backward = (
             ),
             "the power is −1/2, and not −3/2": lambda x, dx_hat, eps: (
                 (dx_hat * (x - x.mean(0))).sum(0) * -0.5 * (x.var(0) + eps) ** -0.5
+            ),
+            "Python reads ** -3 / 2 as (** -3) / 2": lambda x, dx_hat, eps: (
+                (dx_hat * (x - x.mean(0))).sum(0) * -0.5 * (x.var(0) + eps) ** -3 / 2
+            ),
+            "the batch is averaged, and not summed": lambda x, dx_hat, eps: (
+                _variance_gradient(x, dx_hat, eps) / len(x)
+            ),
+            "the sign is wrong": lambda x, dx_hat, eps: -_variance_gradient(x, dx_hat, eps),
+            "x stands in the place of x − μ": lambda x, dx_hat, eps: (
+                (dx_hat * x).sum(0) * -0.5 * (x.var(0) + eps) ** -1.5
             ),
             "the factor −1/2 is missing": lambda x, dx_hat, eps: (
                 (dx_hat * (x - x.mean(0))).sum(0) * (x.var(0) + eps) ** -1.5
@@ -432,6 +501,13 @@ _backward = (
                 / np.sqrt(x.var(0) + eps)
             ),
             "gamma is forgotten": lambda x, gamma, dy, eps: _closed_form(x, dy, eps),
+            "gamma is a factor twice": lambda x, gamma, dy, eps: (
+                gamma**2 * _closed_form(x, dy, eps)
+            ),
+            "the factor 1/√(σ² + ε) is forgotten": lambda x, gamma, dy, eps: (
+                gamma * _closed_form(x, dy, eps) * np.sqrt(x.var(0) + eps)
+            ),
+            "eps is left out": lambda x, gamma, dy, eps: gamma * _closed_form(x, dy, 0),
             "sums stand in the place of means": lambda x, gamma, dy, eps: (
                 gamma
                 * (dy - dy.sum(0) - _normalized(x, eps) * (dy * _normalized(x, eps)).sum(0))
@@ -446,7 +522,10 @@ _backward = (
         _project,
         ["the rest"],
         {
-            "the rest must be perpendicular to 1": lambda answer, **_: (answer().sum(axis=0), 0),
+            "the rest must be perpendicular to the vector of ones": lambda answer, **_: (
+                answer().sum(axis=0),
+                0,
+            ),
             "the rest must be perpendicular to x_hat": lambda answer, x, **_: (
                 (answer() * _normalized(x, 0)).sum(axis=0),
                 0,
@@ -460,6 +539,13 @@ _backward = (
             "only the mean is taken out": lambda x, g: g - g.mean(axis=0),
             "the direction is x, and not x_hat": lambda x, g: (
                 g - g.mean(0) - x * (g * x).sum(0) / (x * x).sum(0)
+            ),
+            "the two parts are returned, and not the rest": lambda x, g: g - _project(x, g),
+            "sums stand in the place of means": lambda x, g: (
+                g - g.sum(0) - _normalized(x, 0) * (g * _normalized(x, 0)).sum(0)
+            ),
+            "there is still an eps of 1e-5 in x_hat": lambda x, g: (
+                g - g.mean(0) - _normalized(x, 1e-5) * (g * _normalized(x, 1e-5)).mean(0)
             ),
             "the factor 1/σ of the gradient is kept": lambda x, g: _closed_form(x, g, 0),
         },
@@ -484,6 +570,12 @@ _backward = (
         },
         {
             "the BatchNorm is left out": lambda u, weight, dy, eps: dy.T @ u,
+            "the batch is averaged, and not summed": lambda u, weight, dy, eps: (
+                _weight_gradient(u, weight, dy, eps) / len(u)
+            ),
+            "the factor 1/√(σ² + ε) is forgotten": lambda u, weight, dy, eps: (
+                _weight_gradient(u, weight, dy, eps) * np.sqrt((u @ weight.T).var(0) + eps)[:, None]
+            ),
             "dW is transposed": lambda u, weight, dy, eps: _weight_gradient(u, weight, dy, eps).T,
             "mean and variance are held constant": lambda u, weight, dy, eps: (
                 (dy / np.sqrt((u @ weight.T).var(0) + eps)).T @ u
@@ -499,12 +591,19 @@ _backward = (
         ),
         ["dx"],
         {
+            "dx must sum to 0 over the features of an example": lambda answer, **_: (
+                answer().sum(axis=1),
+                0,
+            ),
             "dx must agree with central differences": lambda answer, x, dy, eps: (
                 answer(),
                 _loss_gradient(x, lambda x: _normalized(x, eps, 1), dy),
             ),
         },
         {
+            "the path through the variance is forgotten": lambda x, dy, eps: (
+                (dy - dy.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + eps)
+            ),
             "the means run over the batch, as in BatchNorm": lambda x, dy, eps: _closed_form(
                 x, dy, eps
             ),
@@ -538,7 +637,7 @@ def _groups(rng: Generator) -> Inputs:
 
 
 def _pool(counts: Array, means: Array, variances: Array) -> tuple[Array, Array]:
-    share = (counts / counts.sum())[:, None].astype(means.dtype)
+    share = (counts / counts.sum())[:, None]
     mean = (share * means).sum(axis=0)
     return mean, (share * (variances + (means - mean) ** 2)).sum(axis=0)
 
@@ -622,6 +721,12 @@ _inference = (
             "the root is forgotten": lambda x, mean, var, gamma, beta, eps: (
                 gamma * (x - mean) / (var + eps) + beta
             ),
+            "eps is left out": lambda x, mean, var, gamma, beta, eps: (
+                gamma * (x - mean) / np.sqrt(var) + beta
+            ),
+            "eps is added outside the root": lambda x, mean, var, gamma, beta, eps: (
+                gamma * (x - mean) / (np.sqrt(var) + eps) + beta
+            ),
             "gamma is forgotten": lambda x, mean, var, gamma, beta, eps: (
                 (x - mean) / np.sqrt(var + eps) + beta
             ),
@@ -631,7 +736,7 @@ _inference = (
         "moving-average",
         f'"How does one follow a mean?" in {_INFERENCE}',
         lambda rng: {"means": rng.normal(2, 1, (7, 3)), "momentum": rng.uniform(0.05, 0.4)},
-        lambda means, momentum: _moving(means, momentum, np.zeros_like(means[0])),
+        lambda means, momentum: _moving(means, momentum, np.zeros(means.shape[1])),
         ["the running mean"],
         {
             "with momentum 1 it must be the last mean": lambda answer, means, **_: (
@@ -687,7 +792,7 @@ _inference = (
         lambda variances, m: variances.mean(axis=0) * (m / (m - 1)),
         ["Var[x]"],
         {
-            "with m = 2 it must be twice the mean of the variances": lambda answer, variances, **_: (
+            "with m = 2 it must be twice the mean variance": lambda answer, variances, **_: (
                 answer(m=2),
                 2 * variances.mean(axis=0),
             ),
@@ -742,6 +847,9 @@ _inference = (
         _fold_with,
         ["the new weight", "the new bias"],
         {
+            "where the old bias is the mean, the new bias must be beta": (
+                lambda answer, mean, beta, **_: (answer(bias=mean)[1], beta)
+            ),
             "the folded layer must give what the two layers give": _folded_output,
         },
         {
@@ -752,6 +860,14 @@ _inference = (
             "the mean is forgotten": lambda weight, bias, mean, var, gamma, beta, eps: (
                 weight * (gamma / np.sqrt(var + eps))[:, None],
                 bias * gamma / np.sqrt(var + eps) + beta,
+            ),
+            "eps is left out": lambda weight, bias, mean, var, gamma, beta, eps: (
+                weight * (gamma / np.sqrt(var))[:, None],
+                (bias - mean) * gamma / np.sqrt(var) + beta,
+            ),
+            "the root is forgotten": lambda weight, bias, mean, var, gamma, beta, eps: (
+                weight * (gamma / (var + eps))[:, None],
+                (bias - mean) * gamma / (var + eps) + beta,
             ),
             "the columns of W are scaled, and not its rows": (
                 lambda weight, bias, mean, var, gamma, beta, eps: (
@@ -875,6 +991,14 @@ _convolution = (
                 lambda x: (x.mean(axis=(0, 2, 3)), x.var(axis=(2, 3)).mean(axis=0))
             ),
             "each position has statistics of its own": lambda x: (x.mean(axis=0), x.var(axis=0)),
+            "each image has statistics of its own": lambda x: (
+                x.mean(axis=(2, 3)),
+                x.var(axis=(2, 3)),
+            ),
+            "the sum is divided by one less than the number of values": lambda x: (
+                x.mean(axis=(0, 2, 3)),
+                x.var(axis=(0, 2, 3), ddof=1),
+            ),
         },
     ),
     Exercise(
@@ -941,6 +1065,7 @@ _convolution = (
             ),
         },
         {
+            "each position is normalized over its channels": lambda x, eps: _normalized(x, eps, 3),
             "axis 1 is taken for the channels": lambda x, eps: _normalized(x, eps, (0, 2, 3)),
             "each image has statistics of its own": lambda x, eps: _normalized(x, eps, (1, 2)),
             "each position has statistics of its own": lambda x, eps: _normalized(x, eps, 0),
@@ -995,6 +1120,11 @@ _convolution = (
             "the batch is shared as well": lambda x, groups, eps: _normalized(
                 x.reshape(len(x), groups, -1), eps, (0, 2)
             ).reshape(x.shape),
+            "channels next to each other are in different groups": lambda x, groups, eps: (
+                _normalized(x.reshape(len(x), -1, groups, *x.shape[2:]), eps, (1, 3, 4)).reshape(
+                    x.shape
+                )
+            ),
             "every channel is a group": lambda x, groups, eps: _normalized(x, eps, (2, 3)),
             "all channels are one group": lambda x, groups, eps: _normalized(x, eps, (1, 2, 3)),
         },

@@ -279,7 +279,10 @@ def _compare_kinds(
             raise _Wrong(f"{name} is of type {type(value).__name__}; expected {wanted}.")
         value = np.asarray(value)
         if value.shape != right.shape:
-            raise _Wrong(f"{name} has shape {value.shape}; expected {right.shape}.")
+            if not value.ndim:
+                raise _Wrong(f"{name} is one number; expected an array of shape {right.shape}.")
+            wanted = right.shape if right.ndim else "one number"
+            raise _Wrong(f"{name} has shape {value.shape}; expected {wanted}.")
         promoted = right.dtype == np.float32 and value.dtype != right.dtype and right.ndim
         if value.dtype.kind != right.dtype.kind or promoted:
             raise _Wrong(f"{name} has dtype {value.dtype}{when}; expected {right.dtype}.")
@@ -298,11 +301,13 @@ def _hold(
     try:
         got, expected = (np.asarray(side, np.float64) for side in sides(answer, **arguments))
         error = np.max(np.abs(got - expected), initial=0)
-    except _Wrong:
-        raise
+    except _Wrong as wrong:
+        raise _Wrong(f"{sentence}; there, {wrong}") from wrong
     except Exception as problem:
         raise _Wrong(f"{sentence}; yours cannot be tried: {problem}.") from problem
-    if not error <= _PROPERTY_TOLERANCE * max(1, np.max(np.abs(expected), initial=0)):
+    if not np.isfinite(error):
+        raise _Wrong(f"{sentence}; yours has NaN or infinite values there.")
+    if error > _PROPERTY_TOLERANCE * max(1, np.max(np.abs(expected), initial=0)):
         raise _Wrong(f"{sentence}; yours is off by up to {error:.2g}.")
 
 
