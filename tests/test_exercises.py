@@ -67,7 +67,7 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
     (chapter,) = (chapter for chapter in CHAPTERS if call in chapter)
     assert f":label: ex-{name}\n" in chapter
     assert "```{dropdown} Hint" in chapter.split(f":label: ex-{name}\n")[1].split(call)[0]
-    assert sum(f"```{{solution}} ex-{name}\n" in solution for solution in SOLUTIONS) == 1
+    assert sum(f"```{{solution-start}} ex-{name}\n" in solution for solution in SOLUTIONS) == 1
     assert sum(call in solution for solution in SOLUTIONS) == 1
 
 
@@ -306,7 +306,7 @@ def test_where_there_are_no_threads_it_judges_all_the_same(monkeypatch):
 
 def test_a_wrong_answer_is_sent_to_the_equation(capsys):
     check("normalize", unwritten)
-    assert "See algorithm 1" in capsys.readouterr().out
+    assert "See the algorithm in the chapter" in capsys.readouterr().out
 
 
 def test_an_unknown_name_lists_the_known_ones():
@@ -371,7 +371,7 @@ def mine(**changes):
         ),
         (
             {"mistakes": {"it is right": lambda x: x + x}},
-            "the mistake 'it is right' is answered with: None",
+            "the mistake 'it is right' is answered with: it is right",
         ),
         (
             {"mistakes": {"A": lambda x: 3 * x, "B": lambda x: x + 2 * x}},
@@ -386,6 +386,41 @@ def test_verify_finds_exercises_that_contradict_themselves(changes, message, mon
     register(mine(**changes))
     with pytest.raises(ValueError, match=message):
         verify("mine")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"mistakes": {"the sign is wrong": lambda x: -x + sigma}},  # noqa: F821
+            "the mistake 'the sign is wrong' is answered with: your function raised NameError",
+        ),
+        (
+            {"inputs": lambda rng: {"z": rng.normal(size=3)}},
+            "mine: the inputs are z; expected a dict with the arguments of the reference, x, in the",
+        ),
+        ({"inputs": lambda rng: (rng.normal(size=3),)}, "mine: the inputs are a tuple; expected"),
+    ],
+)
+def test_verify_sees_what_could_never_be_recognized(changes, message, monkeypatch):
+    monkeypatch.setattr(judge, "_EXERCISES", {})
+    register(mine(**changes))
+    with pytest.raises(ValueError, match=message):
+        verify("mine")
+
+
+def test_an_exercise_checks_its_own_fields():
+    with pytest.raises(TypeError, match="outputs is 'y'; expected a list of names"):
+        mine(outputs="y")
+    with pytest.raises(
+        ValueError, match="properties has 'y is x'; expected a sentence with 'must'"
+    ):
+        mine(properties={"y is x": lambda answer, x: (answer(), x)})
+
+
+def test_a_float_for_an_integer_is_told_in_plain_words():
+    problem = find_problem("count", lambda shape: np.prod(shape) / shape[1])
+    assert problem == "m′ is a float; expected an integer (// divides without rest)."
 
 
 def test_verify_of_an_unknown_name():

@@ -72,7 +72,8 @@ def _sigmoid(u: Array) -> Array:
 
 
 def _slope(u: Array) -> Array:
-    return np.asarray(_sigmoid(u) * _sigmoid(-u))
+    z = np.exp(-np.abs(u))  # never too large
+    return np.asarray(z / (1 + z) ** 2)
 
 
 def _normalized(x: Array, eps: float, axis: int | tuple[int, ...] = 0, ddof: int = 0) -> Array:
@@ -96,6 +97,13 @@ def _whitened(x: Array, eps: float, *, ddof: int = 0, turn_back: bool = True) ->
     return np.asarray(scaled @ vectors.T if turn_back else scaled)
 
 
+def _away_from_the_edge(rng: Generator) -> Inputs:
+    """Inputs of 4 units, none so near to 3.64 that rounding the bound would matter."""
+    u = rng.normal(rng.normal(0, 3, 4), rng.uniform(1, 4, 4), (50, 4))
+    u[abs(abs(u) - 3.65) < 0.05] = 0
+    return {"u": u}
+
+
 _why = (
     Exercise(
         "sigmoid-gradient",
@@ -105,6 +113,9 @@ _why = (
         ["the gradient"],
         {
             "the gradient at 0 must be 1/4": lambda answer, **_: (answer(u=np.zeros(2)), 0.25),
+            "the gradient at ±40 must be exp(−40) and not 0, so its logarithm −40": (
+                lambda answer, **_: (np.log(answer(u=np.array([-40.0, 40]))), -40)
+            ),
             "the gradient at −u must be that at u": lambda answer, u: (answer(u=-u), answer()),
         },
         {
@@ -116,7 +127,7 @@ _why = (
     Exercise(
         "saturated",
         f'"What does a sigmoid do to a gradient?" in {_WHY}',
-        lambda rng: {"u": rng.normal(rng.normal(0, 3, 4), rng.uniform(1, 4, 4), (50, 4))},
+        _away_from_the_edge,
         lambda u: (_slope(u) < 0.025).mean(axis=0),
         ["the share"],
         {
@@ -163,6 +174,7 @@ _why = (
                 np.sqrt(var) / m
             ),
             "the variance of the mean is returned, and not its root": lambda var, m: var / m,
+            "m − 1 stands in the place of m": lambda var, m: np.sqrt(var / (m - 1)),
             "the variance is divided by the root of m": lambda var, m: var / np.sqrt(m),
         },
     ),
@@ -216,7 +228,7 @@ def _matrix_of(x: Array, whitened: Array) -> Array:
 _transform = (
     Exercise(
         "normalize",
-        f"algorithm 1, in {_TRANSFORM}",
+        f"the algorithm in {_TRANSFORM}, which is the paper's Algorithm 1",
         _with_eps,
         lambda x, eps: batch_norm_train(x, eps=eps)[0],
         ["x_hat"],
@@ -246,7 +258,7 @@ _transform = (
     ),
     Exercise(
         "transform",
-        f"algorithm 1, in {_TRANSFORM}",
+        f"the algorithm in {_TRANSFORM}, which is the paper's Algorithm 1",
         _with_parameters,
         lambda x, gamma, beta, eps: batch_norm_train(x, gamma, beta, eps=eps)[0],
         ["y"],
@@ -658,8 +670,8 @@ def _fold_with(
 
 
 def _folded_output(answer: Any, weight: Array, bias: Array, **given: Any) -> tuple[Array, Array]:
-    u = np.linspace(-2, 3, 5 * len(bias)).reshape(5, -1) ** 2
-    new_weight, new_bias = answer()
+    u = np.linspace(-2, 3, 5 * weight.shape[1]).reshape(5, -1) ** 2
+    new_weight, new_bias = answer(weight=weight)
     return u @ new_weight.T + new_bias, batch_norm_inference(u @ weight.T + bias, **given)
 
 
@@ -699,14 +711,14 @@ def _with_population_and_gradient(rng: Generator) -> Inputs:
 _inference = (
     Exercise(
         "inference",
-        f"algorithm 2, in {_INFERENCE}",
+        f"the algorithm in {_INFERENCE}, which is the paper's Algorithm 2",
         _with_statistics,
         lambda x, mean, var, gamma, beta, eps: batch_norm_inference(
             x, mean, var, gamma, beta, eps=eps
         ),
         ["y"],
         {
-            "the output for one example must not depend on the others": (
+            "an example alone must get the output that it gets among others": (
                 lambda answer, x, **_: (answer(x=x[:1]), answer()[:1])
             ),
             "y must be beta where x is the mean": lambda answer, x, mean, beta, **_: (
@@ -834,6 +846,18 @@ _inference = (
                 means.mean(0),
                 (variances + (means - means.mean(0)) ** 2).mean(0),
             ),
+            "the counts are not used, and the spread of the means is forgotten": (
+                lambda counts, means, variances: (means.mean(0), variances.mean(0))
+            ),
+            "the variance comes first": lambda counts, means, variances: _pool(
+                counts, means, variances
+            )[::-1],
+            "the variance is divided by the number of values less 1": (
+                lambda counts, means, variances: (
+                    _pool(counts, means, variances)[0],
+                    _pool(counts, means, variances)[1] * counts.sum() / (counts.sum() - 1),
+                )
+            ),
             "the spread of the means is forgotten": lambda counts, means, variances: (
                 _pool(counts, means, variances)[0],
                 (counts[:, None] * variances).sum(0) / counts.sum(),
@@ -851,6 +875,11 @@ _inference = (
                 lambda answer, mean, beta, **_: (answer(bias=mean)[1], beta)
             ),
             "the folded layer must give what the two layers give": _folded_output,
+            "it must work for a layer with other numbers of inputs and outputs": (
+                lambda answer, weight, **given: _folded_output(
+                    answer, np.hstack([weight, weight[:, :1] + 1]), **given
+                )
+            ),
         },
         {
             "the old bias is not scaled": lambda weight, bias, mean, var, gamma, beta, eps: (
@@ -932,6 +961,9 @@ _inference = (
         {
             "the factor r is forgotten": lambda x, dx_hat, mean, std, r_max, eps: _closed_form(
                 x, dx_hat, eps
+            ),
+            "mean and std are taken for those of the batch": (
+                lambda x, dx_hat, mean, std, r_max, eps: dx_hat / std
             ),
             "r has no bounds": lambda x, dx_hat, mean, std, r_max, eps: (
                 _closed_form(x, dx_hat, eps) * np.sqrt(x.var(0) + eps) / std
@@ -1027,9 +1059,9 @@ _convolution = (
                 answer().mean(axis=_over_all_but_channels(x)),
                 beta,
             ),
-            "it must work for arrays of two axes": lambda answer, x, gamma, beta, eps: (
-                answer(x=x.reshape(len(x), len(beta), -1)[..., 0]),
-                gamma * _normalized(x.reshape(len(x), len(beta), -1)[..., 0], eps) + beta,
+            "it must work for arrays of two axes": lambda answer, beta, **_: (
+                answer(x=np.arange(8.0 * len(beta)).reshape(8, -1) ** 2).mean(axis=0),
+                beta,
             ),
             "it must work for arrays of five axes": lambda answer, beta, **_: (
                 answer(x=np.arange(8.0 * len(beta)).reshape(2, len(beta), 2, 2, 1) ** 2).mean(
@@ -1045,6 +1077,11 @@ _convolution = (
             ),
             "statistics are taken over the channels as well": lambda x, gamma, beta, eps: (
                 gamma.reshape(-1, *[1] * (x.ndim - 2)) * _normalized(x, eps, tuple(range(x.ndim)))
+                + beta.reshape(-1, *[1] * (x.ndim - 2))
+            ),
+            "eps is left out": lambda x, gamma, beta, eps: (
+                gamma.reshape(-1, *[1] * (x.ndim - 2))
+                * _normalized(x, 0, _over_all_but_channels(x))
                 + beta.reshape(-1, *[1] * (x.ndim - 2))
             ),
             "gamma and beta lie along the last axis": lambda x, gamma, beta, eps: (
@@ -1066,6 +1103,10 @@ _convolution = (
         },
         {
             "each position is normalized over its channels": lambda x, eps: _normalized(x, eps, 3),
+            "the variance is divided by m′ − 1": lambda x, eps: _normalized(
+                x, eps, (0, 1, 2), ddof=1
+            ),
+            "eps is left out": lambda x, eps: _normalized(x, 0, (0, 1, 2)),
             "axis 1 is taken for the channels": lambda x, eps: _normalized(x, eps, (0, 2, 3)),
             "each image has statistics of its own": lambda x, eps: _normalized(x, eps, (1, 2)),
             "each position has statistics of its own": lambda x, eps: _normalized(x, eps, 0),
@@ -1089,7 +1130,10 @@ _convolution = (
         },
         {
             "the sums are divided by N, and not by N·H·W": lambda x, dy, eps: (
-                _image_gradient_divided_by_n(x, dy, eps)
+                _image_gradient_divided_by(len(x), x, dy, eps)
+            ),
+            "sums stand in the place of means": lambda x, dy, eps: _image_gradient_divided_by(
+                1, x, dy, eps
             ),
             "mean and variance are held constant": lambda x, dy, eps: (
                 dy / np.sqrt(x.var((0, 2, 3), keepdims=True) + eps)
@@ -1132,11 +1176,11 @@ _convolution = (
 )
 
 
-def _image_gradient_divided_by_n(x: Array, dy: Array, eps: float) -> Array:
+def _image_gradient_divided_by(n: int, x: Array, dy: Array, eps: float) -> Array:
     axes = (0, 2, 3)
     x_hat = _normalized(x, eps, axes)
-    along_one = dy.sum(axes, keepdims=True) / len(x)
-    along_x_hat = x_hat * (dy * x_hat).sum(axes, keepdims=True) / len(x)
+    along_one = dy.sum(axes, keepdims=True) / n
+    along_x_hat = x_hat * (dy * x_hat).sum(axes, keepdims=True) / n
     return np.asarray((dy - along_one - along_x_hat) / np.sqrt(x.var(axes, keepdims=True) + eps))
 
 

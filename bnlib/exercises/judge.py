@@ -33,6 +33,10 @@ class Exercise:
         mistakes: typical wrong answers, each under the words that complete "This is what comes out
             when …". A reader who returns the same values is told so.
         tolerance: largest error allowed, as a share of the largest value of the right answer.
+
+    Raises:
+        TypeError: outputs is a string.
+        ValueError: a property's sentence has no "must".
     """
 
     name: str
@@ -43,6 +47,13 @@ class Exercise:
     properties: Mapping[str, Callable[..., tuple[Any, Any]]] = field(default_factory=dict)
     mistakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     tolerance: float = 1e-9
+
+    def __post_init__(self) -> None:
+        if isinstance(self.outputs, str):
+            raise TypeError(f"outputs is {self.outputs!r}; expected a list of names")
+        for sentence in self.properties:
+            if " must " not in sentence:
+                raise ValueError(f"properties has {sentence!r}; expected a sentence with 'must'")
 
 
 _EXERCISES: dict[str, Exercise] = {}
@@ -120,16 +131,25 @@ def verify(name: str) -> None:
         name: of the exercise.
 
     Raises:
-        ValueError: there is no such exercise, its reference is rejected, or one of its mistakes is
-            accepted or taken for another.
+        ValueError: there is no such exercise, its inputs are not the arguments of its reference by
+            name, its reference is rejected, or one of its mistakes is accepted or not recognized.
     """
     exercise = _find(name)
+    given = exercise.inputs(np.random.default_rng(0))
+    has = ", ".join(given) if isinstance(given, dict) else f"a {type(given).__name__}"
+    parameters = inspect.signature(exercise.reference).parameters.values()
+    takes = ", ".join(p.name for p in parameters if p.default is p.empty)
+    if not isinstance(given, dict) or has != takes:
+        raise ValueError(
+            f"{name}: the inputs are {has}; expected a dict with the arguments of the reference, "
+            f"{takes}, in the same order"
+        )
     problem = find_problem(name, exercise.reference)
     if problem is not None:
         raise ValueError(f"{name}: the reference is rejected: {problem}")
     for words, mistake in exercise.mistakes.items():
-        problem = find_problem(name, mistake)
-        if problem is None or words not in problem:
+        problem = find_problem(name, mistake) or "it is right."
+        if not problem.endswith(_named(words)):
             raise ValueError(f"{name}: the mistake {words!r} is answered with: {problem}")
 
 
@@ -284,6 +304,8 @@ def _compare_kinds(
             wanted = right.shape if right.ndim else "one number"
             raise _Wrong(f"{name} has shape {value.shape}; expected {wanted}.")
         promoted = right.dtype == np.float32 and value.dtype != right.dtype and right.ndim
+        if right.dtype.kind in "iu" and value.dtype.kind == "f":
+            raise _Wrong(f"{name} is a float; expected an integer (// divides without rest).")
         if value.dtype.kind != right.dtype.kind or promoted:
             raise _Wrong(f"{name} has dtype {value.dtype}{when}; expected {right.dtype}.")
         bad = np.count_nonzero(~np.isfinite(value))
@@ -333,8 +355,12 @@ def _diagnosis(exercise: Exercise, arguments: dict[str, Any], got: list[Any]) ->
             and np.allclose(value, wrong, rtol=1e-9, atol=1e-12, equal_nan=True)
             for value, wrong in zip(got, wrongs, strict=True)
         ):
-            return f"\n  This is what comes out when {words}."
+            return _named(words)
     return ""
+
+
+def _named(words: str) -> str:
+    return f"\n  This is what comes out when {words}."
 
 
 def _to_float32(v: Any) -> Any:
