@@ -397,7 +397,7 @@ def test_verify_finds_exercises_that_contradict_themselves(changes, message, mon
         ),
         (
             {"inputs": lambda rng: {"z": rng.normal(size=3)}},
-            "mine: the inputs are z; expected a dict with the arguments of the reference, x, in the",
+            "mine: the inputs are z; expected a dict with the arguments of the reference, x",
         ),
         ({"inputs": lambda rng: (rng.normal(size=3),)}, "mine: the inputs are a tuple; expected"),
     ],
