@@ -256,6 +256,16 @@ def test_nonsense_is_told_what_it_is(answer, message):
     assert message in find_problem("normalize", answer)
 
 
+def test_an_error_is_shown_with_the_line_of_the_reader_in_which_it_happened():
+    def inner(x):
+        return x[99]
+
+    def answer(x, eps):
+        return inner(x)
+
+    assert find_problem("normalize", answer).endswith("in the line: return x[99]")
+
+
 def test_scalars_are_named(capsys):
     assert "m′ is of type list; expected a number" in find_problem("count", lambda shape: [1])
 
