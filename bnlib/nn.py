@@ -235,18 +235,21 @@ class BatchNorm(Layer):
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over a state, all of it or, when something is raised, nothing.
 
-        What the state lacks is filled in as `bnlib.running.convert` says. A layer without gamma and
-        beta takes only 1s and 0s for them, one without running statistics only None.
+        Without gamma, beta or batches they become 1s, 0s and 0, as `bnlib.running.convert` says. A
+        layer without gamma and beta takes only 1s and 0s for them; one without running statistics
+        takes only None for what belongs to them, or nothing.
 
         Args:
             state: as `state()` returns it.
 
         Raises:
-            TypeError: an array does not hold floating-point numbers.
-            ValueError: the state has a name that is not known, lacks the mean or the variance, is
-                of another number of channels, or has a value that the layer cannot take.
+            TypeError: the state is not a mapping, an array does not hold floating-point numbers, or
+                eps, momentum or batches is not a number.
+            ValueError: the state has a name that is not known, lacks the mean, the variance, eps or
+                momentum, is of another number of channels, or has a value that the layer cannot
+                take.
         """
-        if self.running is None:
+        if self.running is None and isinstance(state, Mapping):
             for name in "mean", "var", "momentum", "batches":
                 if state.get(name) is not None:
                     raise ValueError(

@@ -128,7 +128,11 @@ def merge(
 
     M is the sum of the squared deviations from the mean: the biased variance is M / n, the unbiased
     one M / (n − 1). The parts are taken in order, in float64. A part with count 0 is left out,
-    whatever its mean and M are.
+    whatever its mean and M are. In a part that counts, a NaN stays in its channel: the result is
+    NaN there, and nowhere else.
+
+    From biased variances, (K, C), M is `m2s = variances * counts[:, None]`. The result becomes
+    running statistics, which are unbiased, by `stats.replace(mean, m2 / (count - 1), batches)`.
 
     Args:
         counts: number of values of a channel in each part, (K,).
@@ -139,7 +143,8 @@ def merge(
         The count, the mean, (C,), and M, (C,); all 0 when every part is empty.
 
     Raises:
-        ValueError: the shapes do not match, or a count is not a whole number, 0 or more.
+        ValueError: the shapes do not match, a count is not a whole number, 0 or more, or an M of a
+            part that counts is negative.
 
     Source: Chan, Golub & LeVeque 1979.
     """
@@ -154,6 +159,13 @@ def merge(
     if bad.size:
         raise ValueError(
             f"counts[{bad[0]}] is {parts[bad[0]]:g}; expected a whole number, 0 or more"
+        )
+    negative = np.argwhere((m2s < 0) & (parts > 0)[:, None])
+    if negative.size:
+        k, c = negative[0]
+        raise ValueError(
+            f"m2s[{k}, {c}] is {m2s[k, c]}; expected 0 or more: M is the sum of the squared "
+            "deviations from the mean, not a sum of values"
         )
     count, mean, m2 = 0.0, np.zeros(means.shape[1]), np.zeros(means.shape[1])
     for k in np.flatnonzero(parts):
@@ -179,10 +191,12 @@ def precise(network: Any, batches: Iterable[np.ndarray]) -> None:
     Args:
         network: a layer of `bnlib.nn`, or layers in layers. Those that have a `RunningStats` as
             `running` take part.
-        batches: the mini-batches, each an input of the network.
+        batches: the mini-batches, each an input of the network, without labels. Of a loader that
+            gives pairs: `(x for x, _ in loader)`.
 
     Raises:
-        ValueError: no layer has running statistics, or there is no batch, or only empty ones.
+        ValueError: no layer has running statistics, or there is no batch, or only empty ones, or a
+            batch has one value of a channel, which has no variance.
 
     Source: Ioffe & Szegedy 2015, algorithm 2.
     """
@@ -289,13 +303,13 @@ def convert(state: Mapping[str, Any], source: str, target: str) -> dict[str, Any
     running variance too: inference uses it as it stands, and whether a framework's is biased or
     unbiased concerns later updates alone.
 
-    What the state lacks is written out: the source's default for eps and momentum (a default of
-    another framework would be a change), a scale of 1s, a shift of 0s, and 0 batches.
+    The mean, the variance, eps and momentum must be there: weights that were saved alone do not
+    hold the last two, and a default in their place could be another layer's. What else is missing
+    or None is written out: a scale of 1s, a shift of 0s, and 0 batches.
 
     Args:
         state: the state by the source's own names, which are in `CONVENTIONS`: arrays (C,), or what
-            `numpy.asarray` makes arrays of, and numbers. Only the mean and the variance must be
-            there. From a layer of torch it is
+            `numpy.asarray` makes arrays of, and numbers. From a layer of torch it is
             `{**layer.state_dict(), "eps": layer.eps, "momentum": layer.momentum}`.
         source: the framework that the state comes from, a key of `CONVENTIONS`.
         target: the framework that it goes to.
@@ -304,11 +318,13 @@ def convert(state: Mapping[str, Any], source: str, target: str) -> dict[str, Any
         The whole state by the target's own names. Arrays are new, and keep their dtype.
 
     Raises:
-        TypeError: an array does not hold floating-point numbers.
-        ValueError: a framework or a name in the state is not known, the mean or the variance is
-            missing, shapes do not match, a variance is negative or NaN, eps is not positive,
-            momentum is outside [0, 1], a number of batches is negative, or momentum is None (the
-            average over all batches) and one of the frameworks does not know that.
+        TypeError: the state is not a mapping, an array does not hold floating-point numbers or
+            cannot be read by numpy, or eps, momentum or the number of batches is not a number.
+        ValueError: a framework or a name in the state is not known, the mean, the variance, eps or
+            momentum is missing, shapes do not match, an array holds a NaN or an infinity, a
+            variance is negative, eps is not positive, momentum is outside [0, 1], the number of
+            batches is negative or not whole, or momentum is None (the average over all batches)
+            and one of the frameworks does not know that.
     """
     for argument, name in ("source", source), ("target", target):
         if name not in CONVENTIONS:
@@ -325,9 +341,28 @@ def convert(state: Mapping[str, Any], source: str, target: str) -> dict[str, Any
     return {theirs: own[ours] for ours, theirs in new.names.items()}
 
 
+# Where eps and momentum are to be found, when a state has only the arrays.
+_NUMBERS = {
+    "bnlib": ("layer.state() holds {}; or add", "layer.eps", "layer.running.momentum"),
+    "torch": ("a state_dict does not hold {}; add", "layer.eps", "layer.momentum"),
+    "onnx": (
+        "the initializers do not hold {}; add, from the node's attributes,",
+        "epsilon (1e-05 where the node has none)",
+        "momentum (0.9 where the node has none)",
+    ),
+    "keras": ("the weights do not hold {}; add", "layer.epsilon", "layer.momentum"),
+    "flax": ("the variables do not hold {}; add", "layer.epsilon", "layer.momentum"),
+}
+
+
 def _by_our_names(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The state, whole and checked, by bnlib's names; the momentum is the source's still."""
-    convention, names = CONVENTIONS[source], CONVENTIONS[source].names
+    names = CONVENTIONS[source].names
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"state is a {type(state).__name__}; expected a mapping from {source}'s names "
+            f"({names['gamma']}, {names['beta']}, …) to arrays"
+        )
     unknown = [str(name) for name in state if name not in names.values()]
     if unknown:
         raise ValueError(
@@ -337,7 +372,16 @@ def _by_our_names(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     for ours in "mean", "var":
         if own[ours] is None:
             raise ValueError(f"state has no {names[ours]}; expected an array (C,)")
-    mean = np.asarray(own["mean"])
+    missing = [own["eps"] is None, names["momentum"] not in state]
+    if any(missing):
+        why, *places = _NUMBERS[source]
+        lacks = [names[k] for k, absent in zip(("eps", "momentum"), missing, strict=True) if absent]
+        places = [place for place, absent in zip(places, missing, strict=True) if absent]
+        raise ValueError(
+            f"state has no {' and no '.join(lacks)}: {why.format('them' if all(missing) else 'it')}"
+            f" {' and '.join(places)}"
+        )
+    mean = _as_array(names["mean"], own["mean"])
     if mean.ndim != 1 or not mean.size:
         raise ValueError(f"{names['mean']} has shape {mean.shape}; expected (C,)")
     if own["gamma"] is None:
@@ -345,25 +389,49 @@ def _by_our_names(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     if own["beta"] is None:
         own["beta"] = np.zeros_like(mean)
     for ours in "mean", "var", "gamma", "beta":
-        own[ours] = np.asarray(own[ours]).copy()
+        own[ours] = _as_array(names[ours], own[ours]).copy()
         _check_array(names[ours], own[ours], mean.shape)
-    bad = np.flatnonzero(~(own["var"] >= 0))
+        bad = np.flatnonzero(~np.isfinite(own[ours]))
+        if bad.size:
+            k = bad[0]
+            raise ValueError(f"{names[ours]}[{k}] is {own[ours][k]}; expected a finite number")
+    bad = np.flatnonzero(own["var"] < 0)
     if bad.size:
         raise ValueError(f"{names['var']}[{bad[0]}] is {own['var'][bad[0]]}; expected 0 or more")
-    own["eps"] = convention.eps if own["eps"] is None else float(own["eps"])
+    own["eps"] = _as_number(names["eps"], own["eps"])
     if not 0 < own["eps"] < np.inf:
         raise ValueError(f"{names['eps']} is {own['eps']}; expected a positive number")
     if own["momentum"] is not None:
-        own["momentum"] = float(own["momentum"])
+        own["momentum"] = _as_number(names["momentum"], own["momentum"])
         if not 0 <= own["momentum"] <= 1:
             raise ValueError(
                 f"{names['momentum']} is {own['momentum']}; expected a number in [0, 1]"
             )
-    elif names["momentum"] not in state:
-        own["momentum"] = convention.momentum
     elif "batches" not in names:
         raise ValueError(f"{names['momentum']} is None; expected a number in [0, 1]")
-    own["batches"] = int(own.get("batches") or 0)
-    if own["batches"] < 0:
-        raise ValueError(f"{names['batches']} is {own['batches']}; expected 0 or more")
+    if own.get("batches") is None:
+        own["batches"] = 0
+    batches = _as_number(names.get("batches", ""), own["batches"])
+    if not (batches >= 0 and batches % 1 == 0):
+        raise ValueError(f"{names['batches']} is {batches:g}; expected a whole number, 0 or more")
+    own["batches"] = int(batches)
     return own
+
+
+def _as_array(name: str, v: Any) -> np.ndarray:
+    """What numpy makes of it; where it refuses, an error that names it."""
+    try:
+        return np.asarray(v)
+    except (TypeError, ValueError, RuntimeError) as error:
+        cure = "; of a tensor of torch give .detach().float().cpu()" if hasattr(v, "detach") else ""
+        raise TypeError(
+            f"{name} is a {type(v).__name__} that numpy cannot read; expected an array of "
+            f"floating-point numbers{cure}"
+        ) from error
+
+
+def _as_number(name: str, v: Any) -> float:
+    array = _as_array(name, v)
+    if array.ndim or array.dtype.kind not in "fiu":  # a bool is none, nor is a string
+        raise TypeError(f"{name} is {v!r}; expected a number")
+    return float(array)

@@ -1,8 +1,11 @@
 """bnlib.nn: every layer against torch and central differences, and bad input."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from bnlib import nn
 from bnlib.gradcheck import max_relative_error, numerical_gradient
@@ -182,8 +185,16 @@ def test_a_layer_loads_its_own_state(affine, tracking):
 
 def test_a_layer_without_gamma_takes_a_gamma_of_ones():
     layer = nn.BatchNorm(2, affine=False)
-    layer.load({"gamma": np.ones(2), "beta": np.zeros(2), "mean": np.ones(2), "var": np.ones(2)})
+    state = {"gamma": np.ones(2), "beta": np.zeros(2), "mean": np.ones(2), "var": np.ones(2)}
+    layer.load({**state, "eps": 0.5, "momentum": 0.25})
     assert layer.gamma is layer.beta is None and (layer.running.mean == 1).all()
+    assert (layer.eps, layer.running.momentum, layer.running.batches) == (0.5, 0.25, 0)
+
+
+@pytest.mark.parametrize("tracking", [True, False])
+def test_what_is_no_mapping_is_no_state(tracking):
+    with pytest.raises(TypeError, match="state is a list; expected a mapping from bnlib's names"):
+        nn.BatchNorm(2, track_running_stats=tracking).load([1, 2])
 
 
 @pytest.mark.parametrize(
@@ -200,6 +211,7 @@ def test_a_layer_without_gamma_takes_a_gamma_of_ones():
         (r"var\[1\] is -1.0; expected 0 or more", {}, {"var": np.array([1.0, -1, 1])}),
         ("momentum is 2.0; expected", {}, {"momentum": 2}),
         ("eps is -1.0; expected", {}, {"eps": -1}),
+        (r"state has no eps: layer.state\(\) holds it; or add layer.eps", {}, {"eps": None}),
         (r"gamma is \[2. 2. 2.\]; expected 1s or None", {"affine": False}, {"beta": None}),
         (r"beta is \[3. 3. 3.\]; expected 0s or None", {"affine": False}, {"gamma": None}),
         ("mean is .*; expected None: the layer follows", {"track_running_stats": False}, {}),
@@ -218,6 +230,44 @@ def test_a_state_that_cannot_be_taken_changes_nothing(message, options, changes)
     with pytest.raises(ValueError, match=message):
         layer.load(state)
     assert contents(layer) == before
+
+
+@pytest.mark.parametrize("eps, momentum", [("1e-5", "0.1"), ("1e-3", "0.01"), ("0.3", "1.0")])
+def test_the_list_of_the_gallery_runs_when_copied_and_finds_nothing(eps, momentum):
+    page = json.loads((ROOT / "book" / "reference" / "bugs.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in page["cells"] if cell["cell_type"] == "code"]
+    copied = [cell for cell in cells if cell.startswith("# Test list, cell")]
+    assert [cell.partition(":")[0] for cell in copied] == [
+        f"# Test list, cell {i} of 5" for i in range(1, 6)
+    ]
+    settings = "EPS, MOMENTUM = 1e-5, 0.1 "
+    assert settings in copied[0]
+    names = {}
+    exec("\n".join(copied).replace(settings, f"EPS, MOMENTUM = {eps}, {momentum} "), names)
+
+    class Wrapped:
+        def __init__(self, channels):
+            self.bn = nn.BatchNorm(channels, eps=given, momentum=float(momentum), affine=False)
+            self.backward = self.bn.backward
+
+        def train(self, x):
+            self.bn.train()
+            return self.bn(x)
+
+        def predict(self, x):
+            self.bn.eval()
+            return self.bn(x)
+
+        mean = property(lambda self: self.bn.running.mean)
+        var = property(lambda self: self.bn.running.var)
+
+    given = float(eps)
+    assert len(names["checks"]) == 11 and names["failing"](Wrapped) == {}
+    given = 2 * float(eps)
+    assert "eps" in names["failing"](Wrapped)
+    Wrapped.mean = property(lambda self: self.runing_mean)
+    reason = names["failing"](Wrapped)["momentum"]
+    assert reason == "AttributeError: 'Wrapped' object has no attribute 'runing_mean'"
 
 
 def test_a_nan_does_not_poison_the_layer():

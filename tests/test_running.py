@@ -185,6 +185,27 @@ def test_merge_by_hand():
     assert (count, mean.item(), m2.item()) == (3, 4, 26)
 
 
+def test_merge_leaves_a_nan_in_its_channel_and_skips_what_an_empty_part_has():
+    means, m2s = np.array([[0.0, np.nan, 1], [2, 3, 4], [9, 9, 9]]), np.ones((3, 3))
+    m2s[1, 2], m2s[2] = np.nan, -1
+    count, mean, m2 = merge([1, 3, 0], means, m2s)
+    assert count == 4
+    np.testing.assert_allclose(mean, [1.5, np.nan, 3.25])
+    np.testing.assert_allclose(m2, [5, np.nan, np.nan])
+
+
+def test_merge_takes_variances_and_gives_running_statistics_as_its_docstring_says():
+    parts = batches()
+    counts, means = np.array([len(x) for x in parts]), np.array([x.mean(0) for x in parts])
+    variances = np.array([x.var(0) for x in parts])
+    count, mean, m2 = merge(counts, means, m2s=variances * counts[:, None])
+    stats = RunningStats(3)
+    stats.replace(mean, m2 / (count - 1), len(parts))
+    everything = np.concatenate(parts)
+    np.testing.assert_allclose(stats.mean, everything.mean(0))
+    np.testing.assert_allclose(stats.var, everything.var(0, ddof=1))
+
+
 def test_merge_of_one_part_changes_no_bit():
     mean, m2 = np.array([[0.1, -1e-30]]), np.array([[0.7, 1e-30]])
     _, merged_mean, merged_m2 = merge([7], mean, m2)
@@ -215,6 +236,12 @@ def test_merge_works_in_float64_and_leaves_its_input_alone():
         (r"counts\[0\] is 0.5; expected a whole", [0.5, 1], np.ones((2, 3)), np.ones((2, 3))),
         (r"counts\[0\] is nan; expected a whole", [np.nan, 1], np.ones((2, 3)), np.ones((2, 3))),
         (r"counts\[1\] is inf; expected a whole", [1, np.inf], np.ones((2, 3)), np.ones((2, 3))),
+        (
+            r"m2s\[1, 2\] is -2.0; expected 0 or more: M is the sum of the squared deviations",
+            [2, 2],
+            np.ones((2, 3)),
+            np.array([[1, 0, np.nan], [1, 1, -2]]),
+        ),
     ],
 )
 @pytest.mark.filterwarnings("error")
@@ -416,22 +443,91 @@ def test_convert_there_and_back_changes_nothing(framework):
     ],
 )
 def test_momentum_is_turned_round_where_the_conventions_differ(source, target, given, expected):
-    state = {CONVENTIONS[source].names[k]: STATE[k] for k in ("mean", "var")}
+    state = {CONVENTIONS[source].names[k]: STATE[k] for k in ("mean", "var", "eps")}
     assert convert({**state, "momentum": given}, source, target)["momentum"] == expected
 
 
-def test_what_is_missing_is_the_default_of_the_source():
-    state = convert({"moving_mean": [0.5], "moving_variance": [2.0]}, "keras", "torch")
+def test_a_missing_scale_is_1_a_missing_shift_0_and_so_are_missing_batches():
+    numbers = {"epsilon": 1e-3, "momentum": 0.99}
+    state = convert({"moving_mean": [0.5], "moving_variance": [2.0], **numbers}, "keras", "torch")
     assert state == {
         "weight": 1, "bias": 0, "running_mean": 0.5, "running_var": 2,
         "eps": 1e-3, "momentum": 0.01, "num_batches_tracked": 0,
     }  # fmt: skip
     assert state["weight"].dtype == np.float64 and state["weight"].shape == (1,)
     state = {"scale": None, "bias": None, "mean": np.float32([1, 2]), "var": np.float32([3, 0])}
-    state = convert(state, "flax", "keras")
-    assert state["epsilon"] == 1e-5 and state["momentum"] == 0.99
+    state = convert({**state, **numbers}, "flax", "keras")
     np.testing.assert_array_equal(state["gamma"], np.ones(2, np.float32), strict=True)
     np.testing.assert_array_equal(state["beta"], np.zeros(2, np.float32), strict=True)
+
+
+@pytest.mark.parametrize(
+    "framework, why, eps, momentum",
+    [
+        ("bnlib", "layer.state() holds {}; or add", "layer.eps", "layer.running.momentum"),
+        ("torch", "a state_dict does not hold {}; add", "layer.eps", "layer.momentum"),
+        ("onnx", "the initializers do not hold {}; add, from the node's attributes,",
+         "epsilon (1e-05 where the node has none)", "momentum (0.9 where the node has none)"),
+        ("keras", "the weights do not hold {}; add", "layer.epsilon", "layer.momentum"),
+        ("flax", "the variables do not hold {}; add", "layer.epsilon", "layer.momentum"),
+    ],
+)  # fmt: skip
+def test_eps_and_momentum_are_not_made_up(framework, why, eps, momentum):
+    names = CONVENTIONS[framework].names
+    whole, them, it = convert(STATE, "bnlib", framework), why.format("them"), why.format("it")
+    for lacks, message in [
+        (["eps"], f"state has no {names['eps']}: {it} {eps}"),
+        (["momentum"], f"state has no momentum: {it} {momentum}"),
+        (
+            ["eps", "momentum"],
+            f"state has no {names['eps']} and no momentum: {them} {eps} and {momentum}",
+        ),
+    ]:
+        state = {k: v for k, v in whole.items() if k not in [names[name] for name in lacks]}
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            convert(state, framework, "bnlib")
+        assert str(caught.value) == message
+
+
+def test_the_defaults_in_a_message_are_those_of_onnx():
+    state = {k: v for k, v in convert(STATE, "bnlib", "onnx").items() if k in ("input_mean", "B")}
+    state |= {"input_var": STATE["var"]}
+    default = CONVENTIONS["onnx"]
+    with pytest.raises(ValueError, match=rf"\({default.eps} where .* \({default.momentum} where"):
+        convert(state, "onnx", "bnlib")
+
+
+def test_a_state_dict_of_torch_is_refused_and_with_the_two_numbers_it_is_taken():
+    layer = torch.nn.BatchNorm1d(3, eps=0.5, momentum=0.25)
+    with pytest.raises(ValueError, match="state has no eps and no momentum: a state_dict does not"):
+        convert(layer.state_dict(), "torch", "bnlib")
+    numbers = {"eps": torch.tensor(0.5), "momentum": np.float32(0.25)}
+    state = convert({**layer.state_dict(), **numbers}, "torch", "keras")
+    assert (state["epsilon"], state["momentum"]) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize("name", ["gamma", "beta", "mean", "var"])
+@pytest.mark.parametrize(
+    "make, original",
+    [
+        (lambda: torch.zeros(3, dtype=torch.bfloat16), TypeError),
+        (lambda: torch.zeros(3, requires_grad=True), RuntimeError),
+    ],
+    ids=["bfloat16", "requires_grad"],
+)
+def test_a_tensor_that_numpy_cannot_read_is_named_with_a_cure(name, make, original):
+    theirs = CONVENTIONS["torch"].names[name]
+    state = {**convert(STATE, "bnlib", "torch"), theirs: make()}
+    message = rf"{theirs} is a Tensor that numpy cannot read; .* give \.detach\(\)\.float\(\)\.cpu"
+    with pytest.raises(TypeError, match=message) as caught:
+        convert(state, "torch", "bnlib")
+    assert isinstance(caught.value.__cause__, original)
+    assert convert({**state, theirs: make().detach().float().cpu()}, "torch", "bnlib")
+
+
+def test_a_ragged_list_is_named_and_has_no_cure_of_torch():
+    with pytest.raises(TypeError, match="floating-point numbers$"):
+        convert(with_(mean=[[0.0], [1.0, 2.0]]), "bnlib", "torch")
 
 
 def trained(shape):
@@ -498,10 +594,10 @@ def with_(**changes):
          {"var": STATE["var"]}, "bnlib", "torch"),
         (ValueError, "state has no running_var; expected",
          {"running_mean": [0.0], "running_var": None}, "torch", "bnlib"),
-        (ValueError, r"mean has shape \(1, 3\); expected \(C,\)",
+        (ValueError, r"^mean has shape \(1, 3\); expected \(C,\)",
          with_(mean=np.ones((1, 3))), "bnlib", "torch"),
         (ValueError, r"mean has shape \(0,\); expected \(C,\)",
-         {"mean": [], "var": []}, "bnlib", "torch"),
+         with_(mean=[], var=[]), "bnlib", "torch"),
         (ValueError, r"var has shape \(2,\); expected \(3,\)",
          with_(var=np.ones(2)), "bnlib", "torch"),
         (ValueError, r"gamma has shape \(1,\); expected \(3,\)",
@@ -513,8 +609,26 @@ def with_(**changes):
          with_(gamma=["a", "b", "c"]), "bnlib", "torch"),
         (ValueError, r"var\[2\] is -1.0; expected 0 or more",
          with_(var=[0.0, 1, -1]), "bnlib", "torch"),
-        (ValueError, r"var\[1\] is nan; expected 0 or more",
+        (ValueError, r"^mean\[0\] is nan; expected a finite number",
+         with_(mean=[np.nan, 0, np.inf]), "bnlib", "torch"),
+        (ValueError, r"var\[1\] is nan; expected a finite number",
          with_(var=[0.0, np.nan, 1]), "bnlib", "torch"),
+        (ValueError, r"var\[1\] is inf; expected a finite number",
+         with_(var=[-1.0, np.inf, 1]), "bnlib", "torch"),
+        (ValueError, r"gamma\[2\] is -inf; expected a finite number",
+         with_(gamma=[0.0, 1, -np.inf]), "bnlib", "torch"),
+        (ValueError, r"beta\[1\] is nan; expected a finite number",
+         with_(beta=[0.0, np.nan, 1]), "bnlib", "torch"),
+        (TypeError, r"state is a list; expected a mapping from keras's names \(gamma, beta, …\) to",
+         [1, 2], "keras", "torch"),
+        (TypeError, "state is a NoneType; expected a mapping from torch's names .weight, bias",
+         None, "torch", "keras"),
+        (TypeError, "eps is '1e-5'; expected a number", with_(eps="1e-5"), "bnlib", "torch"),
+        (TypeError, "eps is True; expected a number", with_(eps=True), "bnlib", "torch"),
+        (TypeError, "momentum is '0.1'; expected a number", with_(momentum="0.1"), "bnlib", "onnx"),
+        (TypeError, "momentum is False; expected a number", with_(momentum=False), "bnlib", "onnx"),
+        (TypeError, r"momentum is \[0.1\]; expected a num", with_(momentum=[0.1]), "bnlib", "onnx"),
+        (TypeError, "batches is '7'; expected a number", with_(batches="7"), "bnlib", "torch"),
         (ValueError, "eps is 0.0; expected a positive number", with_(eps=0), "bnlib", "torch"),
         (ValueError, "eps is inf; expected a positive", with_(eps=np.inf), "bnlib", "torch"),
         (ValueError, r"momentum is 1.5; expected a number in \[0, 1\]",
@@ -524,8 +638,12 @@ def with_(**changes):
         (ValueError, "momentum is None, the average over all batches; .* keras has no such average",
          with_(momentum=None), "bnlib", "keras"),
         (ValueError, r"momentum is None; expected a number in \[0, 1\]",
-         {"mean": [0.0], "var": [1.0], "momentum": None}, "flax", "torch"),
-        (ValueError, "batches is -1; expected 0 or more", with_(batches=-1), "bnlib", "torch"),
+         {"mean": [0.0], "var": [1.0], "epsilon": 1e-5, "momentum": None}, "flax", "torch"),
+        (ValueError, "batches is -1; expected a whole number, 0 or more",
+         with_(batches=-1), "bnlib", "torch"),
+        (ValueError, "batches is 1.5; expected a whole num", with_(batches=1.5), "bnlib", "torch"),
+        (ValueError, "batches is nan; expected a whole", with_(batches=np.nan), "bnlib", "torch"),
+        (ValueError, "batches is inf; expected a whole", with_(batches=np.inf), "bnlib", "torch"),
     ],
 )  # fmt: skip
 def test_bad_state(error, message, state, source, target):

@@ -6,6 +6,7 @@ the book quotes it. `make frameworks RECORD=1` writes that file anew.
 
 import json
 import os
+import re
 from importlib.metadata import version
 
 import numpy as np
@@ -96,6 +97,29 @@ def test_a_training_step_is_the_one_that_the_table_predicts(
     # In the forward pass the variance is biased everywhere.
     expected = PEERS["bnlib"](state)(x, training=True)
     np.testing.assert_allclose(y, expected, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("framework", ["keras", "flax"])
+def test_the_lines_on_the_page_take_a_state_out_and_put_it_back(
+    framework: str, state: dict[str, object], x: np.ndarray
+) -> None:
+    page = json.loads((ROOT / "book" / "reference" / "conventions.ipynb").read_text())
+    text = "\n".join("".join(c["source"]) for c in page["cells"] if c["cell_type"] == "markdown")
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```", text)
+    (block,) = (b for b in blocks if f"import {framework}\n" in b or f"from {framework} " in b)
+    old = PEERS[framework](convert(state, "bnlib", framework), ndim=x.ndim)
+    names = {"layer": old.layer, "shape": (None,) * (x.ndim - 1) + (3,)}
+    exec(block, names)
+    for name, value in convert(names["state"], framework, "bnlib").items():
+        if name != "batches":  # Keras and Flax count none
+            np.testing.assert_array_equal(value, state[name], err_msg=name)
+    new = PEERS[framework](ndim=x.ndim)
+    new.layer = names["new"]
+    assert new.layer is not old.layer
+    expected = old(x, training=False)
+    np.testing.assert_array_equal(new(x, training=False), expected)
+    for training in True, False:  # so epsilon and momentum are the same too
+        np.testing.assert_array_equal(new(x, training=training), old(x, training=training))
 
 
 def test_what_puts_keras_into_inference(x: np.ndarray) -> None:
