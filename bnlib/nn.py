@@ -121,6 +121,150 @@ class Linear(Layer):
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
+class Conv2d(Layer):
+    r"""A convolution layer, without flipping its kernels, as all frameworks have it.
+
+    .. math:: y_{n,o,i,j} = b_o + \sum_{c,k,l} W_{o,c,k,l}\; x_{n,c,i+k,j+l}
+
+    The windows of x become the rows of one matrix (im2col), so that a matrix product does the rest.
+
+    Args:
+        inputs: number of input channels C.
+        outputs: number of output channels O.
+        size: height and width K of the kernels.
+        padding: rows and columns of zeros put around x.
+        std: standard deviation of the Gaussian that W is drawn from; b starts at 0.
+        bias: whether there is a b. Before a BatchNorm it has no effect.
+        needs_dx: whether `backward` computes dx. A first layer can save that work; what it returns
+            then is NaN.
+        rng: where W is drawn from.
+        dtype: of W and b.
+
+    Attributes:
+        weight: W, (O, C, K, K).
+        bias: b, (O,), or None.
+
+    Raises:
+        ValueError: inputs, outputs or size is not positive, or padding or std is negative.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        std: float,
+        rng: np.random.Generator,
+        padding: int = 0,
+        bias: bool = True,
+        needs_dx: bool = True,
+        dtype: type = np.float32,
+    ) -> None:
+        if min(inputs, outputs, size) < 1:
+            raise ValueError(f"Conv2d({inputs}, {outputs}, {size}): expected 1 or more of each")
+        if padding < 0:
+            raise ValueError(f"padding is {padding}; expected 0 or more")
+        if not std >= 0:
+            raise ValueError(f"std is {std}; expected 0 or more")
+        shape = outputs, inputs, size, size
+        self.weight = Parameter(rng.normal(0, std, shape).astype(dtype))
+        self.bias = Parameter(np.zeros(outputs, dtype)) if bias else None
+        self.padding = padding
+        self.needs_dx = needs_dx
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        outputs, inputs, size, _ = self.weight.value.shape
+        smallest = max(1, size - 2 * self.padding)
+        if x.ndim != 4 or x.shape[1] != inputs or min(x.shape[2:]) < smallest:
+            raise ValueError(
+                f"x has shape {x.shape}; expected (N, {inputs}, H, W), H and W at least {smallest}"
+            )
+        around = [(0, 0), (0, 0), *[(self.padding, self.padding)] * 2]
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, around), (size, size), (2, 3))
+        n, _, h, w = windows.shape[:4]  # windows: (N, C, H', W', K, K), a view
+        self._x_shape, self._y_shape = x.shape, (n, outputs, h, w)
+        self._rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, -1)  # a copy
+        y = self._rows @ self.weight.value.reshape(outputs, -1).T  # (N·H'·W', O)
+        if self.bias is not None:
+            y += self.bias.value
+        return np.ascontiguousarray(y.reshape(n, h, w, outputs).transpose(0, 3, 1, 2))
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        if dy.shape != self._y_shape:
+            raise ValueError(f"dy has shape {dy.shape}; expected {self._y_shape}")
+        outputs, inputs, size, _ = self.weight.value.shape
+        n, _, h, w = dy.shape
+        rows = dy.transpose(0, 2, 3, 1).reshape(-1, outputs)
+        self.weight.grad += (rows.T @ self._rows).reshape(self.weight.value.shape)
+        if self.bias is not None:
+            self.bias.grad += rows.sum(0)
+        if not self.needs_dx:
+            return np.broadcast_to(np.array(np.nan, dy.dtype), self._x_shape)
+        # Each value of x is in up to K·K windows; what comes back along all of them adds up.
+        dwindows = (rows @ self.weight.value.reshape(outputs, -1)).reshape(
+            n, h, w, inputs, size, size
+        )
+        p = self.padding
+        _, _, height, width = self._x_shape
+        dx = np.zeros((n, inputs, height + 2 * p, width + 2 * p), dy.dtype)
+        for k, m in np.ndindex(size, size):
+            dx[:, :, k : k + h, m : m + w] += dwindows[..., k, m].transpose(0, 3, 1, 2)
+        return dx[:, :, p : p + height, p : p + width]
+
+    def parameters(self) -> list[Parameter]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+class MaxPool2d(Layer):
+    """The largest value of each block of size × size positions; dx goes to that position alone.
+
+    Args:
+        size: height and width of the blocks, which do not overlap.
+
+    Raises:
+        ValueError: size is not positive.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"size is {size}; expected 1 or more")
+        self.size = size
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        s = self.size
+        if x.ndim != 4 or x.shape[2] % s or x.shape[3] % s:
+            raise ValueError(
+                f"x has shape {x.shape}; expected (N, C, H, W), H and W multiples of {s}"
+            )
+        n, c, h, w = x.shape
+        blocks = x.reshape(n, c, h // s, s, w // s, s).transpose(0, 1, 2, 4, 3, 5)
+        blocks = blocks.reshape(n, c, h // s, w // s, s * s)
+        self._largest = blocks.argmax(axis=-1)[..., None]  # the first one, where several are equal
+        return np.take_along_axis(blocks, self._largest, axis=-1)[..., 0]
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        if dy.shape != self._largest.shape[:-1]:
+            raise ValueError(f"dy has shape {dy.shape}; expected {self._largest.shape[:-1]}")
+        n, c, h, w = dy.shape
+        s = self.size
+        blocks = np.zeros((n, c, h, w, s * s), dy.dtype)
+        np.put_along_axis(blocks, self._largest, dy[..., None], axis=-1)
+        blocks = blocks.reshape(n, c, h, w, s, s).transpose(0, 1, 2, 4, 3, 5)
+        return blocks.reshape(n, c, h * s, w * s)
+
+
+class Flatten(Layer):
+    """(N, C, H, W) to (N, C·H·W), for a linear layer after convolutions."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self._shape = x.shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        return dy.reshape(self._shape)
+
+
 class BatchNorm(Layer):
     r"""Batch Normalization of `(N, C)` or `(N, C, *spatial)`, as in `bnlib.batch_norm_train`.
 

@@ -1,6 +1,7 @@
 """bnlib.nn: every layer against torch and central differences, and bad input."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -431,3 +432,111 @@ def test_the_gradient_belongs_to_the_last_forward_pass():
     layer.train()
     layer(x), fresh(x)
     np.testing.assert_array_equal(layer.backward(dy), fresh.backward(dy))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "size, padding, shape",
+    [(1, 0, (2, 3, 4, 5)), (3, 0, (2, 3, 6, 5)), (3, 1, (4, 1, 5, 7)), (5, 2, (1, 2, 3, 3))],
+)
+def test_conv2d_agrees_with_torch(size, padding, shape, bias):
+    make = {"std": 0.5, "rng": rng(), "padding": padding, "bias": bias, "dtype": np.float64}
+    ours = nn.Conv2d(shape[1], 4, size, **make)
+    theirs = torch.nn.Conv2d(shape[1], 4, size, padding=padding, bias=bias).double()
+    if bias:
+        ours.bias.value[:] = rng().normal(size=4)
+    with torch.no_grad():
+        for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
+            its[:] = torch.tensor(mine.value)
+    x = np.random.default_rng(1).normal(size=shape)
+    leaf = torch.tensor(x, requires_grad=True)
+    y, expected = ours(x), theirs(leaf)
+    np.testing.assert_allclose(y, expected.detach(), atol=1e-12)
+    dy = np.random.default_rng(2).normal(size=y.shape)
+    expected.backward(torch.tensor(dy))
+    np.testing.assert_allclose(ours.backward(dy), leaf.grad, atol=1e-12)
+    for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
+        np.testing.assert_allclose(mine.grad, its.grad, atol=1e-11)
+
+
+def test_conv2d_adds_to_its_gradients_keeps_float32_and_can_save_dx():
+    x = rng().normal(size=(2, 3, 5, 5)).astype(np.float32)
+    layer = nn.Conv2d(3, 2, 3, std=0.5, rng=rng(), needs_dx=False)
+    y = layer(x)
+    assert y.dtype == np.float32 and y.shape == (2, 2, 3, 3)
+    dx = layer.backward(np.ones_like(y))
+    once = layer.weight.grad.copy()
+    layer.backward(np.ones_like(y))
+    np.testing.assert_allclose(layer.weight.grad, 2 * once, rtol=1e-6)
+    assert dx.shape == x.shape and np.isnan(dx).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_max_pool_agrees_with_torch(size):
+    x = rng().normal(size=(2, 3, 6, 12))
+    x[0, 0] = 1  # all equal: torch and we take the first
+    leaf = torch.tensor(x, requires_grad=True)
+    layer, expected = nn.MaxPool2d(size), torch.nn.functional.max_pool2d(leaf, size)
+    y = layer(x)
+    np.testing.assert_array_equal(y, expected.detach())
+    dy = np.random.default_rng(1).normal(size=y.shape)
+    expected.backward(torch.tensor(dy))
+    np.testing.assert_array_equal(layer.backward(dy), leaf.grad)
+
+
+def test_a_small_convolutional_network_passes_the_gradient_check():
+    make = {"std": 0.5, "rng": rng(), "dtype": np.float64}
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1, bias=False, **make),
+        nn.BatchNorm(2, dtype=np.float64),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8, 3, **make),
+    )
+    x, labels = np.random.default_rng(1).normal(size=(5, 1, 4, 4)), np.array([0, 2, 1, 1, 0])
+
+    def loss():
+        return nn.softmax_cross_entropy(net(x), labels)[0]
+
+    _, dlogits = nn.softmax_cross_entropy(net(x), labels)
+    dx = net.backward(dlogits)
+    grads = [p.grad.copy() for p in net.parameters()]
+    assert max_relative_error(dx, numerical_gradient(loss, x)) < 1e-7
+    for p, grad in zip(net.parameters(), grads, strict=True):
+        assert max_relative_error(grad, numerical_gradient(loss, p.value)) < 1e-7
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda r: nn.Conv2d(0, 2, 3, std=1, rng=r), r"Conv2d\(0, 2, 3\): expected 1 or more"),
+        (lambda r: nn.Conv2d(1, 2, 0, std=1, rng=r), r"Conv2d\(1, 2, 0\): expected 1 or more"),
+        (lambda r: nn.Conv2d(1, 2, 3, std=-1, rng=r), "std is -1; expected 0 or more"),
+        (lambda r: nn.Conv2d(1, 2, 3, std=1, rng=r, padding=-1), "padding is -1; expected 0"),
+        (lambda r: nn.MaxPool2d(0), "size is 0; expected 1 or more"),
+        (
+            lambda r: nn.Conv2d(2, 2, 3, std=1, rng=r)(np.ones((4, 1, 5, 5))),
+            r"x has shape \(4, 1, 5, 5\); expected \(N, 2, H, W\), H and W at least 3",
+        ),
+        (
+            lambda r: nn.Conv2d(1, 2, 5, std=1, rng=r, padding=1)(np.ones((4, 1, 2, 5))),
+            "H and W at least 3",
+        ),
+        (
+            lambda r: nn.MaxPool2d(2)(np.ones((4, 1, 5, 6))),
+            r"x has shape \(4, 1, 5, 6\); expected .* multiples of 2",
+        ),
+    ],
+)
+def test_convolution_and_pooling_name_what_is_wrong(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(rng())
+
+
+def test_convolution_and_pooling_check_dy():
+    conv, pool = nn.Conv2d(1, 2, 3, std=1, rng=rng()), nn.MaxPool2d(2)
+    conv(np.ones((4, 1, 6, 6), np.float32)), pool(np.ones((4, 1, 6, 6)))
+    for layer, shape in (conv, "(4, 2, 4, 4)"), (pool, "(4, 1, 3, 3)"):
+        with pytest.raises(ValueError, match=re.escape(f"dy has shape (4, 1); expected {shape}")):
+            layer.backward(np.ones((4, 1)))
