@@ -55,7 +55,53 @@ class Layer:
         return self.forward(x)
 
 
-class Linear(Layer):
+class _Weighted(Layer):
+    """What a linear and a convolution layer share: weights, and the product with rows of inputs."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        std: float,
+        rng: np.random.Generator,
+        bias: bool,
+        needs_dx: bool,
+        dtype: type,
+    ) -> None:
+        if not std >= 0:
+            raise ValueError(f"std is {std}; expected 0 or more")
+        self.weight = Parameter(rng.normal(0, std, shape).astype(dtype))
+        self.bias = Parameter(np.zeros(shape[0], dtype)) if bias else None
+        self.needs_dx = needs_dx
+
+    def _matrix(self) -> np.ndarray:
+        """W as a matrix, (outputs, inputs); a view."""
+        return self.weight.value.reshape(len(self.weight.value), -1)
+
+    def _product(self, rows: np.ndarray) -> np.ndarray:
+        """rows Wᵀ + b, (M, outputs), for rows of inputs, (M, inputs)."""
+        self._rows = rows
+        y: np.ndarray = rows @ self._matrix().T
+        if self.bias is not None:
+            y += self.bias.value
+        return y
+
+    def _product_backward(self, dy: np.ndarray) -> np.ndarray | None:
+        """From dy, (M, outputs), the derivatives of the rows, or None where none are needed."""
+        self.weight.grad += (dy.T @ self._rows).reshape(self.weight.value.shape)
+        if self.bias is not None:
+            self.bias.grad += dy.sum(0)
+        return dy @ self._matrix() if self.needs_dx else None
+
+    def parameters(self) -> list[Parameter]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+def _not_computed(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A dx of NaN, which takes no memory."""
+    return np.broadcast_to(np.array(np.nan, dtype), shape)
+
+
+class Linear(_Weighted):
     r"""y = x Wᵀ + b.
 
     Args:
@@ -89,54 +135,37 @@ class Linear(Layer):
     ) -> None:
         if inputs < 1 or outputs < 1:
             raise ValueError(f"Linear({inputs}, {outputs}): expected 1 or more of each")
-        if not std >= 0:
-            raise ValueError(f"std is {std}; expected 0 or more")
-        self.weight = Parameter(rng.normal(0, std, (outputs, inputs)).astype(dtype))
-        self.bias = Parameter(np.zeros(outputs, dtype)) if bias else None
-        self.needs_dx = needs_dx
+        super().__init__((outputs, inputs), std, rng, bias, needs_dx, dtype)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         inputs = self.weight.value.shape[1]
         if x.ndim != 2 or x.shape[1] != inputs:
             raise ValueError(f"x has shape {x.shape}; expected (N, {inputs})")
-        self._x = x
-        y: np.ndarray = x @ self.weight.value.T
-        if self.bias is not None:
-            y += self.bias.value
-        return y
+        return self._product(x)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        expected = len(self._x), len(self.weight.value)
+        expected = len(self._rows), len(self.weight.value)
         if dy.shape != expected:
             raise ValueError(f"dy has shape {dy.shape}; expected {expected}")
-        self.weight.grad += dy.T @ self._x
-        if self.bias is not None:
-            self.bias.grad += dy.sum(0)
-        if not self.needs_dx:
-            return np.broadcast_to(np.array(np.nan, dy.dtype), self._x.shape)
-        dx: np.ndarray = dy @ self.weight.value
-        return dx
-
-    def parameters(self) -> list[Parameter]:
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
+        dx = self._product_backward(dy)
+        return _not_computed(self._rows.shape, dy.dtype) if dx is None else dx
 
 
-class Conv2d(Layer):
+class Conv2d(_Weighted):
     r"""A convolution layer, without flipping its kernels, as all frameworks have it.
 
     .. math:: y_{n,o,i,j} = b_o + \sum_{c,k,l} W_{o,c,k,l}\; x_{n,c,i+k,j+l}
 
-    The windows of x become the rows of one matrix (im2col), so that a matrix product does the rest.
+    The windows of x become the rows of one matrix (im2col); with them it is a linear layer.
 
     Args:
         inputs: number of input channels C.
         outputs: number of output channels O.
         size: height and width K of the kernels.
         padding: rows and columns of zeros put around x.
-        std: standard deviation of the Gaussian that W is drawn from; b starts at 0.
-        bias: whether there is a b. Before a BatchNorm it has no effect.
-        needs_dx: whether `backward` computes dx. A first layer can save that work; what it returns
-            then is NaN.
+        std: as in `Linear`, like what follows.
+        bias: whether there is a b.
+        needs_dx: whether `backward` computes dx.
         rng: where W is drawn from.
         dtype: of W and b.
 
@@ -165,13 +194,8 @@ class Conv2d(Layer):
             raise ValueError(f"Conv2d({inputs}, {outputs}, {size}): expected 1 or more of each")
         if padding < 0:
             raise ValueError(f"padding is {padding}; expected 0 or more")
-        if not std >= 0:
-            raise ValueError(f"std is {std}; expected 0 or more")
-        shape = outputs, inputs, size, size
-        self.weight = Parameter(rng.normal(0, std, shape).astype(dtype))
-        self.bias = Parameter(np.zeros(outputs, dtype)) if bias else None
+        super().__init__((outputs, inputs, size, size), std, rng, bias, needs_dx, dtype)
         self.padding = padding
-        self.needs_dx = needs_dx
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         outputs, inputs, size, _ = self.weight.value.shape
@@ -184,10 +208,8 @@ class Conv2d(Layer):
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, around), (size, size), (2, 3))
         n, _, h, w = windows.shape[:4]  # windows: (N, C, H', W', K, K), a view
         self._x_shape, self._y_shape = x.shape, (n, outputs, h, w)
-        self._rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, -1)  # a copy
-        y = self._rows @ self.weight.value.reshape(outputs, -1).T  # (N·H'·W', O)
-        if self.bias is not None:
-            y += self.bias.value
+        rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, -1)  # a copy
+        y = self._product(rows)  # (N·H'·W', O)
         return np.ascontiguousarray(y.reshape(n, h, w, outputs).transpose(0, 3, 1, 2))
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
@@ -195,25 +217,16 @@ class Conv2d(Layer):
             raise ValueError(f"dy has shape {dy.shape}; expected {self._y_shape}")
         outputs, inputs, size, _ = self.weight.value.shape
         n, _, h, w = dy.shape
-        rows = dy.transpose(0, 2, 3, 1).reshape(-1, outputs)
-        self.weight.grad += (rows.T @ self._rows).reshape(self.weight.value.shape)
-        if self.bias is not None:
-            self.bias.grad += rows.sum(0)
-        if not self.needs_dx:
-            return np.broadcast_to(np.array(np.nan, dy.dtype), self._x_shape)
+        drows = self._product_backward(dy.transpose(0, 2, 3, 1).reshape(-1, outputs))
+        if drows is None:
+            return _not_computed(self._x_shape, dy.dtype)
         # Each value of x is in up to K·K windows; what comes back along all of them adds up.
-        dwindows = (rows @ self.weight.value.reshape(outputs, -1)).reshape(
-            n, h, w, inputs, size, size
-        )
-        p = self.padding
-        _, _, height, width = self._x_shape
+        dwindows = drows.reshape(n, h, w, inputs, size, size).transpose(0, 3, 1, 2, 4, 5)
+        p, (height, width) = self.padding, self._x_shape[2:]
         dx = np.zeros((n, inputs, height + 2 * p, width + 2 * p), dy.dtype)
         for k, m in np.ndindex(size, size):
-            dx[:, :, k : k + h, m : m + w] += dwindows[..., k, m].transpose(0, 3, 1, 2)
+            dx[:, :, k : k + h, m : m + w] += dwindows[..., k, m]
         return dx[:, :, p : p + height, p : p + width]
-
-    def parameters(self) -> list[Parameter]:
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
 class MaxPool2d(Layer):
