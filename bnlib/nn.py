@@ -339,6 +339,7 @@ class BatchNorm(Layer):
                 x, self.running.mean, self.running.var, gamma, beta, eps=self.eps
             )
         y, self._cache = batch_norm_train(x, gamma, beta, eps=self.eps)
+        self._frozen_x = None
         if self.running is not None:
             self.running.update(self._cache.mean, self._cache.var, self._cache.count)
         return y
@@ -360,12 +361,13 @@ class BatchNorm(Layer):
         if dy.shape != x.shape:
             raise ValueError(f"dy has shape {dy.shape}; expected {x.shape}, the shape of x")
         assert self.running is not None  # else it could not be frozen
-        along, others = (-1, *[1] * (x.ndim - 2)), (0, *range(2, x.ndim))
-        inv_std = 1 / np.sqrt(self.running.var + self.eps)
-        x_hat = (x - self.running.mean.reshape(along)) * inv_std.reshape(along)
-        slope = inv_std if self.gamma is None else inv_std * self.gamma.value
-        dx = (dy * slope.reshape(along)).astype(x.dtype)
-        return dx, (dy * x_hat).sum(others), dy.sum(others, dtype=np.float64)
+        x_hat = batch_norm_inference(x, self.running.mean, self.running.var, eps=self.eps)
+        slope = 1 / np.sqrt(self.running.var + self.eps)
+        if self.gamma is not None:
+            slope = slope * self.gamma.value
+        dx = (dy * slope.reshape(-1, *[1] * (x.ndim - 2))).astype(x.dtype)
+        others = 0, *range(2, x.ndim)
+        return dx, (dy * x_hat).sum(others), dy.sum(others)
 
     def parameters(self) -> list[Parameter]:
         return [p for p in (self.gamma, self.beta) if p is not None]

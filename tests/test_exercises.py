@@ -217,6 +217,10 @@ def leaves(x, eps):
     raise SystemExit
 
 
+def interrupts(x, eps):
+    raise KeyboardInterrupt
+
+
 def calls_itself(x, eps):
     return calls_itself(x, eps)
 
@@ -234,6 +238,7 @@ def spoils(x, eps):
         (raises, 'in the line: raise KeyError("oops")'),
         (raises_something_mute, "your function raised Mute, in the line: raise Mute"),
         (leaves, "your function raised SystemExit"),
+        (interrupts, "your function raised KeyboardInterrupt"),
         (calls_itself, "your function raised RecursionError"),
         (lambda x: x, "your function takes (x); expected (x, eps)"),
         (3, "the answer is of type int; expected a function"),
@@ -417,6 +422,13 @@ def test_verify_sees_what_could_never_be_recognized(changes, message, monkeypatc
     register(mine(**changes))
     with pytest.raises(ValueError, match=message):
         verify("mine")
+
+
+def test_a_nan_in_an_argument_is_no_change_of_it(monkeypatch):
+    monkeypatch.setattr(judge, "_EXERCISES", {})
+    inputs = {"inputs": lambda rng: {"x": np.array([1, np.nan])}}
+    register(mine(**inputs, reference=lambda x: np.nan_to_num(x)))
+    verify("mine")
 
 
 def test_an_exercise_checks_its_own_fields():

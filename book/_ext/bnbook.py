@@ -33,9 +33,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", disconnect_thebe)
     app.connect("builder-inited", write_palette)
     app.connect("autodoc-skip-member", skip_tuple_fields)
-    app.connect(
-        "html-page-context", drop_unused_mathjax, priority=900
-    )  # after MathJax is added
+    app.connect("html-page-context", drop_unused_mathjax, priority=900)  # after MathJax is added
     app.add_css_file("palette.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -44,11 +42,7 @@ def disconnect_thebe(app: Sphinx, config: object) -> None:
     """Keep sphinx-thebe, which Jupyter Book always loads, from writing its script on every page."""
     unwanted = ("init_thebe_core", "update_thebe_context")
     for event, listeners in app.events.listeners.items():
-        kept = [
-            it
-            for it in listeners
-            if getattr(it.handler, "__name__", "") not in unwanted
-        ]
+        kept = [it for it in listeners if getattr(it.handler, "__name__", "") not in unwanted]
         app.events.listeners[event] = kept
 
 
@@ -66,18 +60,12 @@ def write_palette(app: Sphinx) -> None:
 
 
 def drop_unused_mathjax(
-    app: Sphinx,
-    pagename: str,
-    templatename: str,
-    context: dict[str, Any],
-    doctree: object,
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
     """Load no MathJax on a page without maths; Sphinx does when a page below it in the toc has."""
     if 'class="math' not in context.get("body", ""):
         scripts = context["script_files"]
-        scripts[:] = [
-            it for it in scripts if "mathjax" not in f"{it}{it.attributes}".lower()
-        ]
+        scripts[:] = [it for it in scripts if "mathjax" not in f"{it}{it.attributes}".lower()]
 
 
 def skip_tuple_fields(
@@ -108,17 +96,13 @@ class FigureOf(SphinxDirective):
                     self.state.nested_parse(self.content, self.content_offset, text)
                     figure += nodes.caption("", "", *text[0].children)
                     return [figure]
-        raise self.error(
-            f"{self.arguments[0]} has no figure {self.arguments[1]!r}; was it run?"
-        )
+        raise self.error(f"{self.arguments[0]} has no figure {self.arguments[1]!r}; was it run?")
 
 
 class InlineFigures(SphinxPostTransform):
     """Put every SVG of this machine into the page itself, in the colors of the page."""
 
-    default_priority = (
-        50  # when MyST-NB has chosen among the formats, before images are copied
-    )
+    default_priority = 50  # when MyST-NB has chosen among the formats, before images are copied
     formats = ("html",)
 
     def run(self, **kwargs: Any) -> None:
@@ -130,9 +114,7 @@ class InlineFigures(SphinxPostTransform):
             if node["uri"].endswith(".svg") and "://" not in node["uri"]:
                 svg = Path(self.app.srcdir, node["uri"]).read_text(encoding="utf-8")
                 node.replace_self(
-                    nodes.raw(
-                        "", inline_svg(svg, alt, f"figure{number}-"), format="html"
-                    )
+                    nodes.raw("", inline_svg(svg, alt, f"figure{number}-"), format="html")
                 )
 
 
@@ -154,16 +136,11 @@ def inline_svg(svg: str, alt: str, prefix: str) -> str:
         width *= PX_PER_PT
     for unwanted in ("version", "width", "height"):
         root.attrib.pop(unwanted, None)
-    root.attrib.update(
-        {"role": "img", "aria-label": alt, "style": f"--width: {width:.0f}px"}
-    )
+    root.attrib.update({"role": "img", "aria-label": alt, "style": f"--width: {width:.0f}px"})
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     for parent in root.iter():
         for child in list(parent):
-            if child.tag in (
-                SVG + "style",
-                SVG + "metadata",
-            ):  # a style would hold page-wide
+            if child.tag in (SVG + "style", SVG + "metadata"):  # a style would hold page-wide
                 parent.remove(child)
     for element in root.iter():
         attributes = element.attrib
@@ -175,16 +152,8 @@ def inline_svg(svg: str, alt: str, prefix: str) -> str:
             attributes["href"] = re.sub("^#", "#" + prefix, attributes.pop(HREF))
         for key, value in attributes.items():
             value = value.replace("url(#", f"url(#{prefix}")
-            if key in (
-                "d",
-                "points",
-                "transform",
-                "x",
-                "y",
-            ):  # a hundredth of a point is enough
-                value = re.sub(
-                    r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", value
-                )
+            if key in ("d", "points", "transform", "x", "y"):  # a hundredth of a point is enough
+                value = re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", value)
                 value = " ".join(value.split())
             if key == "style":  # text takes the page's font
                 value = re.sub(r"font-family: [^;]*;? ?", "", value)
@@ -243,11 +212,7 @@ class KeepPunctuation(SphinxPostTransform):
     def run(self, **kwargs: Any) -> None:
         for math in list(self.document.findall(nodes.math)):
             parent, after = math.parent, math.next_node(descend=False, siblings=True)
-            mark = (
-                re.match(r"[.,;:!?)\]]+", after)
-                if isinstance(after, nodes.Text)
-                else None
-            )
+            mark = re.match(r"[.,;:!?)\]]+", after) if isinstance(after, nodes.Text) else None
             if mark is None:
                 continue
             first = parent.index(math)
