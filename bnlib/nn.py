@@ -154,15 +154,17 @@ class Linear(_Weighted):
 class Conv2d(_Weighted):
     r"""A convolution layer, without flipping its kernels, as all frameworks have it.
 
-    .. math:: y_{n,o,i,j} = b_o + \sum_{c,k,l} W_{o,c,k,l}\; x_{n,c,i+k,j+l}
+    .. math:: y_{n,o,i,j} = b_o + \sum_{c,k,l} W_{o,c,k,l}\; x_{n,c,si+k,sj+l}
 
-    The windows of x become the rows of one matrix (im2col); with them it is a linear layer.
+    A kernel moves on by s positions, the stride. The windows of x become the rows of
+    one matrix (im2col); with them it is a linear layer.
 
     Args:
         inputs: number of input channels C.
         outputs: number of output channels O.
         size: height and width K of the kernels.
-        padding: rows and columns of zeros put around x.
+        stride: positions s from one window to the next. From H rows come ⌊(H + 2p − K) / s⌋ + 1.
+        padding: rows and columns p of zeros put around x.
         std: as in `Linear`, like what follows.
         bias: whether there is a b.
         needs_dx: whether `backward` computes dx.
@@ -174,7 +176,7 @@ class Conv2d(_Weighted):
         bias: b, (O,), or None.
 
     Raises:
-        ValueError: inputs, outputs or size is not positive, or padding or std is negative.
+        ValueError: inputs, outputs, size or stride is not positive, or padding or std is negative.
     """
 
     def __init__(
@@ -185,6 +187,7 @@ class Conv2d(_Weighted):
         *,
         std: float,
         rng: np.random.Generator,
+        stride: int = 1,
         padding: int = 0,
         bias: bool = True,
         needs_dx: bool = True,
@@ -192,10 +195,12 @@ class Conv2d(_Weighted):
     ) -> None:
         if min(inputs, outputs, size) < 1:
             raise ValueError(f"Conv2d({inputs}, {outputs}, {size}): expected 1 or more of each")
+        if stride < 1:
+            raise ValueError(f"stride is {stride}; expected 1 or more")
         if padding < 0:
             raise ValueError(f"padding is {padding}; expected 0 or more")
         super().__init__((outputs, inputs, size, size), std, rng, bias, needs_dx, dtype)
-        self.padding = padding
+        self.stride, self.padding = stride, padding
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         outputs, inputs, size, _ = self.weight.value.shape
@@ -206,7 +211,8 @@ class Conv2d(_Weighted):
             )
         around = [(0, 0), (0, 0), *[(self.padding, self.padding)] * 2]
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, around), (size, size), (2, 3))
-        n, _, h, w = windows.shape[:4]  # windows: (N, C, H', W', K, K), a view
+        windows = windows[:, :, :: self.stride, :: self.stride]  # (N, C, H', W', K, K), a view
+        n, _, h, w = windows.shape[:4]
         self._x_shape, self._y_shape = x.shape, (n, outputs, h, w)
         rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, -1)  # a copy
         y = self._product(rows)  # (N·H'·W', O)
@@ -222,10 +228,10 @@ class Conv2d(_Weighted):
             return _not_computed(self._x_shape, dy.dtype)
         # Each value of x is in up to K·K windows; what comes back along all of them adds up.
         dwindows = drows.reshape(n, h, w, inputs, size, size).transpose(0, 3, 1, 2, 4, 5)
-        p, (height, width) = self.padding, self._x_shape[2:]
+        s, p, (height, width) = self.stride, self.padding, self._x_shape[2:]
         dx = np.zeros((n, inputs, height + 2 * p, width + 2 * p), dy.dtype)
         for k, m in np.ndindex(size, size):
-            dx[:, :, k : k + h, m : m + w] += dwindows[..., k, m]
+            dx[:, :, k : k + s * h : s, m : m + s * w : s] += dwindows[..., k, m]
         return dx[:, :, p : p + height, p : p + width]
 
 

@@ -435,14 +435,22 @@ def test_the_gradient_belongs_to_the_last_forward_pass():
 
 
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize(
     "size, padding, shape",
-    [(1, 0, (2, 3, 4, 5)), (3, 0, (2, 3, 6, 5)), (3, 1, (4, 1, 5, 7)), (5, 2, (1, 2, 3, 3))],
+    [
+        (1, 0, (2, 3, 4, 5)),
+        (2, 0, (2, 2, 5, 6)),
+        (3, 0, (2, 3, 6, 5)),
+        (3, 1, (4, 1, 5, 7)),
+        (5, 2, (1, 2, 3, 3)),
+        (5, 2, (2, 2, 8, 9)),
+    ],
 )
-def test_conv2d_agrees_with_torch(size, padding, shape, bias):
-    make = {"std": 0.5, "rng": rng(), "padding": padding, "bias": bias, "dtype": np.float64}
-    ours = nn.Conv2d(shape[1], 4, size, **make)
-    theirs = torch.nn.Conv2d(shape[1], 4, size, padding=padding, bias=bias).double()
+def test_conv2d_agrees_with_torch(size, padding, shape, stride, bias):
+    where = {"stride": stride, "padding": padding, "bias": bias}
+    ours = nn.Conv2d(shape[1], 4, size, std=0.5, rng=rng(), dtype=np.float64, **where)
+    theirs = torch.nn.Conv2d(shape[1], 4, size, **where).double()
     if bias:
         ours.bias.value[:] = rng().normal(size=4)
     with torch.no_grad():
@@ -457,6 +465,21 @@ def test_conv2d_agrees_with_torch(size, padding, shape, bias):
     np.testing.assert_allclose(ours.backward(dy), leaf.grad, atol=1e-12)
     for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
         np.testing.assert_allclose(mine.grad, its.grad, atol=1e-11)
+
+
+@pytest.mark.parametrize("height, width", [(6, 7), (5, 8)])
+def test_conv2d_with_stride_by_central_differences(height, width):
+    layer = nn.Conv2d(2, 3, 3, std=0.5, rng=rng(), stride=2, padding=1, dtype=np.float64)
+    x = np.random.default_rng(1).normal(size=(2, 2, height, width))
+    dy = np.random.default_rng(2).normal(size=layer(x).shape)
+
+    def loss():
+        return float((layer(x) * dy).sum())
+
+    dx = layer.backward(dy)
+    assert max_relative_error(dx, numerical_gradient(loss, x)) < 1e-7
+    for p in layer.parameters():
+        assert max_relative_error(p.grad, numerical_gradient(loss, p.value)) < 1e-7
 
 
 def test_conv2d_adds_to_its_gradients_keeps_float32_and_can_save_dx():
@@ -514,6 +537,7 @@ def test_a_small_convolutional_network_passes_the_gradient_check():
         (lambda r: nn.Conv2d(1, 2, 0, std=1, rng=r), r"Conv2d\(1, 2, 0\): expected 1 or more"),
         (lambda r: nn.Conv2d(1, 2, 3, std=-1, rng=r), "std is -1; expected 0 or more"),
         (lambda r: nn.Conv2d(1, 2, 3, std=1, rng=r, padding=-1), "padding is -1; expected 0"),
+        (lambda r: nn.Conv2d(1, 2, 3, std=1, rng=r, stride=0), "stride is 0; expected 1 or more"),
         (lambda r: nn.MaxPool2d(0), "size is 0; expected 1 or more"),
         (
             lambda r: nn.Conv2d(2, 2, 3, std=1, rng=r)(np.ones((4, 1, 5, 5))),
