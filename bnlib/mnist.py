@@ -114,6 +114,24 @@ def scale(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return _rows(images).astype(np.float32) / np.float32(255)
 
 
+def standardize(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the images as rows of (pixel / 255 − 0.1307) / 0.3081.
+
+    These are the mean and the standard deviation of all pixels of the full training set, so that
+    its rows have mean 0 and standard deviation 1 over all pixels.
+
+    Args:
+        images: Pixels from 0 to 255, (N, 28, 28).
+
+    Returns:
+        (N, 784).
+
+    Raises:
+        TypeError: The images are not uint8; they may be scaled already.
+    """
+    return (scale(images) - np.float32(0.1307)) / np.float32(0.3081)
+
+
 def _rows(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if images.dtype != np.uint8:
         raise TypeError(f"images: dtype is {images.dtype}, expected uint8, pixels from 0 to 255")

@@ -20,7 +20,7 @@ def digits():
     )
 
 
-def run(digits, *, seed=0, steps=250, every=100, watch=None, probe=None, net_seed=0):
+def run(digits, *, seed=0, steps=250, every=100, watch=None, probe=None, net_seed=0, fit=None):
     rng = np.random.default_rng(net_seed)
     net = nn.Sequential(
         nn.Linear(784, 30, std=0.1, rng=rng, bias=False),
@@ -31,7 +31,7 @@ def run(digits, *, seed=0, steps=250, every=100, watch=None, probe=None, net_see
     optimizer = optim.SGD(net.parameters(), 0.5)
     return net, training.fit(
         net, *digits, optimizer, steps=steps, batch_size=50, seed=seed, evaluate_every=every,
-        watch=watch, probe=probe,
+        watch=watch, probe=probe, **(fit or {}),
     )  # fmt: skip
 
 
@@ -79,6 +79,41 @@ def test_every_example_is_seen_once_an_epoch():
     assert set(np.concatenate([next(even) for _ in range(3)])) == set(range(9))
 
 
+def test_without_reshuffling_every_epoch_has_the_same_batches(digits):
+    batches = training._batches(9, 3, np.random.default_rng(0), reshuffle=False)
+    epochs = [[next(batches).tolist() for _ in range(3)] for _ in range(3)]
+    assert epochs[0] == epochs[1] == epochs[2]
+    batches = training._batches(9, 3, np.random.default_rng(0))
+    assert [next(batches).tolist() for _ in range(3)] == epochs[0]
+    assert [next(batches).tolist() for _ in range(3)] != epochs[0]
+    same = run(digits, steps=41, fit={"reshuffle": False})[1]  # 40 steps an epoch
+    assert same.train_loss[-1] != run(digits, steps=41)[1].train_loss[-1]
+
+
+def test_accuracy_on_further_examples(digits):
+    train, test = digits
+    others = {"same": test, "half": (test[0][::2], test[1][::2])}
+    net, record = run(digits, steps=100, fit={"others": others})
+    np.testing.assert_array_equal(record.accuracies["same"], record.test_accuracy)
+    assert record.accuracies["half"][-1] == training.accuracy(net, *others["half"])
+    np.testing.assert_array_equal(record.train_loss, run(digits, steps=100)[1].train_loss)
+    with pytest.raises(ValueError, match='others has "test"'):
+        run(digits, fit={"others": {"test": test}})
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_loss_that_is_not_finite_ends_the_run(digits):
+    rng = np.random.default_rng(0)
+    net = nn.Sequential(nn.Linear(784, 10, std=0.1, rng=rng))
+    optimizer = optim.SGD(net.parameters(), 1e37)
+    record = training.fit(
+        net, *digits, optimizer, steps=100, batch_size=50, seed=0, evaluate_every=50
+    )
+    assert record.diverged and record.steps[-1] == optimizer.steps + 1 < 50
+    assert not np.isfinite(record.train_loss[-1]) and len(record.test_accuracy) == 2
+    assert not run(digits, steps=10)[1].diverged
+
+
 def test_accuracy_counts_every_example():
     net = nn.Sequential(nn.ReLU())
     labels = np.arange(2500) % 3
@@ -105,7 +140,7 @@ def test_a_terminal_shows_a_progress_bar():
     import pty
     import termios
 
-    code = "from bnlib.training import _progress; list(_progress(3))"
+    code = "from bnlib.training import progress; list(progress(range(3), 3, 'step'))"
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 80))
     subprocess.run([sys.executable, "-c", code], stderr=slave, check=True)
