@@ -1,0 +1,224 @@
+"""Sweeps: one experiment at many points, on all cores or machines, never computed twice.
+
+Each finished point is a line of a journal, written at once. A sweep that is stopped or killed goes
+on from there. joblib does the work in parallel; under another of its backends, such as Dask's, the
+same call runs on several machines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bnlib.training import progress
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Point = Mapping[str, Any]  # the arguments of one run: strings, numbers, truth values
+Curve = Mapping[str, Sequence[float] | np.ndarray]  # what a run measured: columns of one length
+
+
+def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every combination of the values of each axis; the last axis changes fastest.
+
+    Args:
+        axes: the values that each argument of the experiment takes.
+
+    Returns:
+        One point for each combination.
+    """
+    values = itertools.product(*axes.values())
+    return [dict(zip(axes, combination, strict=True)) for combination in values]
+
+
+def run(
+    experiment: Callable[..., Curve],
+    points: Sequence[Point],
+    journal: Path | None = None,
+    *,
+    context: Mapping[str, Any] | None = None,
+    n_jobs: int = -1,
+) -> DataFrame:
+    """Run an experiment at all points, in parallel, and return what was measured.
+
+    A point that the journal holds is not run again. What an interruption, a power cut or an
+    error in one point leaves behind is the journal of what was finished by then: the same call
+    goes on from it. A terminal shows a progress bar.
+
+    Under `joblib.parallel_config(backend="dask")` the points run on the workers of the current
+    Dask client; the journal stays with the caller.
+
+    Args:
+        experiment: called with a point as keyword arguments; a function that workers can import.
+            What it returns must depend on them alone.
+        points: arguments that JSON can hold, each point with the same names.
+        journal: the file that finished points go to, made when it is not there; None keeps them in
+            memory alone.
+        context: what else the results depend on, such as versions and the checksum of the data, to
+            stand in each row; a journal of another context is refused.
+        n_jobs: number of processes; −1 for one on each core.
+
+    Returns:
+        A table with a row for each point of each curve, in the order of `points`: the columns of
+        the point, of the curve, and of the context.
+
+    Raises:
+        ValueError: there are no points, two of them are the same, their names differ, or the
+            journal is damaged or of another context.
+        RuntimeError: another process is at work on the journal, or the experiment failed at a
+            point, which the message names.
+    """
+    from joblib import Parallel, delayed
+
+    if not points:
+        raise ValueError("points is empty; expected one or more")
+    context = dict(context or {})
+    keys = [_key(point) for point in points]
+    if len(set(keys)) < len(keys):
+        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise ValueError(f"points: {twice} is there twice; expected different points")
+    if len({tuple(sorted(point)) for point in points}) > 1:
+        raise ValueError("points: they have different names; expected the same in each")
+    with _Journal(journal, context) as done, warnings.catch_warnings():
+        # joblib replaces a worker whose memory has grown, and says so: no run is lost by it.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        todo = [i for i, key in enumerate(keys) if key not in done]
+        results = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)(
+            delayed(_run_one)(i, experiment, dict(points[i])) for i in todo
+        )
+        for i, curve in progress(results, len(todo), "run"):
+            done.add(keys[i], curve)
+        curves = [done[key] for key in keys]
+    return _table(points, curves, context)
+
+
+def load(name: str) -> DataFrame:
+    """A record that comes with the package, as `run` returned it.
+
+    Args:
+        name: of the record, such as "learning-rate".
+
+    Raises:
+        ValueError: there is no such record.
+    """
+    import pandas as pd
+
+    path = files("bnlib") / "records" / f"{name}.csv.gz"
+    if not path.is_file():
+        raise ValueError(f"name is {name!r}; there is no such record")
+    with path.open("rb") as stream:
+        return pd.read_csv(stream, compression="gzip")
+
+
+def save(table: DataFrame, path: Path) -> None:
+    """Write a table as gzipped CSV, whole or not at all; the same table gives the same bytes."""
+    draft = path.with_name(path.name + ".new")
+    table.to_csv(draft, index=False, compression={"method": "gzip", "mtime": 0})
+    os.replace(draft, path)
+
+
+def _key(point: Point) -> str:
+    return json.dumps(point, sort_keys=True, allow_nan=False)
+
+
+def _run_one(i: int, experiment: Callable[..., Curve], point: Point) -> tuple[int, Curve]:
+    try:
+        curve = experiment(**point)
+    except Exception as error:
+        raise RuntimeError(f"{type(error).__name__} at {dict(point)}: {error}") from error
+    return i, {name: [_plain(value) for value in column] for name, column in curve.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's, which JSON can hold."""
+    return value.item() if hasattr(value, "item") else value
+
+
+class _Journal:
+    """Curves by the key of their point, and the file in which they last."""
+
+    def __init__(self, path: Path | None, context: Mapping[str, Any]) -> None:
+        self._path = path
+        self._context = context
+        self._curves: dict[str, Curve] = {}
+
+    def __enter__(self) -> _Journal:
+        if self._path is not None:
+            from filelock import FileLock, Timeout
+
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(f"{self._path}.lock")
+            try:
+                self._lock.acquire(timeout=0)  # it goes when the process does, killed or not
+            except Timeout:
+                raise RuntimeError(f"another process is at work on {self._path}") from None
+            try:
+                self._read(self._path)
+                self._file = self._path.open("ab")
+            except BaseException:
+                self._lock.release()
+                raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._path is not None:
+            self._file.close()
+            self._lock.release()
+
+    def _read(self, path: Path) -> None:
+        if not path.exists():
+            return
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):  # the process ended in the middle of a line
+            with path.open("r+b") as file:
+                file.truncate(whole)
+        for number, line in enumerate(content[:whole].splitlines(), 1):
+            try:
+                entry = json.loads(line)
+                key, curve, context = _key(entry["point"]), entry["curve"], entry["context"]
+            except (ValueError, LookupError, TypeError) as error:
+                raise ValueError(
+                    f"{path}, line {number} is damaged: {error}; without that line it can be used"
+                ) from error
+            if context != self._context:
+                raise ValueError(
+                    f"{path}, line {number} was made with {context}; expected {self._context}. "
+                    "Move the file away to begin again"
+                )
+            self._curves[key] = curve
+
+    def add(self, key: str, curve: Curve) -> None:
+        self._curves[key] = curve
+        if self._path is not None:
+            entry = {"point": json.loads(key), "curve": curve, "context": self._context}
+            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._curves
+
+    def __getitem__(self, key: str) -> Curve:
+        return self._curves[key]
+
+
+def _table(
+    points: Sequence[Point], curves: Sequence[Curve], context: Mapping[str, Any]
+) -> DataFrame:
+    import pandas as pd
+
+    tables = [
+        pd.DataFrame({**point, **curve}).assign(**context)
+        for point, curve in zip(points, curves, strict=True)
+    ]
+    return pd.concat(tables, ignore_index=True)
