@@ -4,6 +4,8 @@
 #
 # Each sets up .venv from requirements.txt first, when it is not there yet.
 #
+# make sweeps               run the studies of part II again: about two hours, kill and repeat at will
+# make sweeps ONLY=decay    ... or one of them
 # make frameworks           compare with Keras and Flax, in .venv-frameworks, which it sets up
 # make frameworks RECORD=1  ... and write down what they do, in bnlib/frameworks.json
 
@@ -17,7 +19,7 @@ SOURCES = $(shell find _config.yml _toc.yml requirements.txt tools/build.py book
 	-type f -not -path '*/.*' -not -name '*.pyc')
 
 .DELETE_ON_ERROR: # a book with warnings is not a book: the next run builds it again
-.PHONY: book serve test lint format types tests frameworks notebooks address clean env
+.PHONY: book serve test lint format types tests frameworks notebooks sweeps address clean env
 
 book: _build/html/index.html
 	@echo "The book: $(CURDIR)/_build/html/index.html"
@@ -51,6 +53,9 @@ frameworks:
 
 notebooks: env
 	@$(RUN) tools/notebooks.py $(ONLY)
+
+sweeps: env
+	@$(RUN) tools/sweeps.py $(ONLY)
 
 address: env
 	@$(RUN) tools/address.py $(URL)
