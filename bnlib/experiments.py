@@ -448,7 +448,7 @@ def _decay(full: bool) -> list[dict[str, Any]]:
             depth=[3],
             batch_norm=[False, True],
             lr=rates if full else rates[1::2],
-            decades=[0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0] if full else [0.0, 2.0, 32.0],
+            decades=[0.0, 4.0, 8.0, 16.0, 32.0] if full else [0.0, 4.0, 32.0],
             seed=SEEDS if full else range(3),
             momentum=[0.9 if conv else 0.0],
             steps=[(1000 if conv else 2000) if full else (200 if conv else 400)],
@@ -536,7 +536,7 @@ def _accelerated(full: bool) -> list[dict[str, Any]]:
     ]
 
 
-PLAIN_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+PLAIN_RATES = (0.003, 0.01, 0.03, 0.1)
 BASE_RATE = 0.03  # the best of these for the plain net; the chapter checks it
 
 _POINTS = {
