@@ -91,13 +91,19 @@ def cnn(
         activation: of the convolutions.
         depth: number of convolutions, 2 or more.
         batch_norm: whether they have BatchNorm, of `bnlib.torch`.
-        seed: of the weights and of the dropped units.
+        seed: of the weights, which are the same for all arms, and of the dropped units, which are
+            not: torch draws them after what its layers draw.
         gain: factor on the first weights of the convolutions, chosen as in `mlp`.
         dropout: share of the inputs of the last layer that is dropped.
 
     Returns:
         The network, for inputs of (N, 1, 28, 28), on the GPU if there is one.
+
+    Raises:
+        ValueError: depth is below 2.
     """
+    if depth < 2:
+        raise ValueError(f"depth is {depth}; expected 2 or more")
     import torch
 
     from bnlib.torch import BatchNorm2d
@@ -301,7 +307,7 @@ def study(name: str, *, full: bool) -> DataFrame:
     """
     if full:
         return sweep.load(name)
-    return sweep.run(train, points(name, full=False), context=context())
+    return sweep.run(train, points(name, full=False), context=context)
 
 
 def points(name: str, *, full: bool) -> list[dict[str, Any]]:
@@ -338,8 +344,8 @@ def runs(table: DataFrame) -> DataFrame:
 
     Returns:
         The arguments of `train`; `last_step`; `loss`, `train`, `validation` and `test` at the last
-        evaluation; and `outcome`: "learned"; "stuck", with a training loss of 2.3 or more, where
-        ln 10 = 2.303 is that of knowing nothing; or "diverged", with a loss that is not finite.
+        evaluation; and `outcome`, by the training loss alone: "diverged", not finite; "stuck", 2.3
+        or more, where ln 10 = 2.303 is that of knowing nothing; else "learned".
     """
     last = table[_ends(table)].rename(columns={"step": "last_step"}).reset_index(drop=True)
     last["outcome"] = np.select(
@@ -364,18 +370,19 @@ def best_of(each: DataFrame, arms: Sequence[str], search: Sequence[str]) -> Data
     return each.merge(chosen[[*arms, *search]], on=[*arms, *search])
 
 
-def steps_to(table: DataFrame, accuracy: float) -> DataFrame:
-    """The first evaluated step of each run at which the test accuracy was reached.
+def steps_to(table: DataFrame, accuracy: float, on: str = "test") -> DataFrame:
+    """The first evaluated step of each run at which an accuracy was reached.
 
     Args:
         table: as `study` returns it.
         accuracy: a share of right answers.
+        on: of which images, "train", "validation" or "test".
 
     Returns:
         The rows of `runs`, with a column `steps_to`; NaN where it was never reached.
     """
     number = _ends(table).shift(fill_value=False).cumsum()
-    reached = table["step"].where(table["test"] >= accuracy)
+    reached = table["step"].where(table[on] >= accuracy)
     return runs(table).assign(steps_to=reached.groupby(number).min())
 
 
@@ -397,7 +404,12 @@ def interval(values: ArrayLike) -> tuple[float, float, float]:
 
 def _ends(table: DataFrame) -> Series:
     """Which rows are the last of their run: the next one starts at step 0."""
-    following: Series = table["step"].shift(-1, fill_value=0)
+    step = table["step"]
+    starts = step == 0
+    whole = starts | (step.diff() > 0)
+    if table.empty or not starts.iloc[0] or not whole.all() or (starts & starts.shift()).any():
+        raise ValueError("table: its rows are not whole runs, one after the other, from step 0")
+    following: Series = step.shift(-1, fill_value=0)
     return following == 0
 
 
@@ -435,9 +447,9 @@ def _learning_rate(full: bool) -> list[dict[str, Any]]:
 def _decay(full: bool) -> list[dict[str, Any]]:
     """How fast the rate falls × rates × with and without BatchNorm × networks of depth 3."""
     nets: list[tuple[Net, float, list[float]]] = [
-        ("sigmoid MLP", 4.0, [0.3, 1, 3, 10]),
-        ("ReLU MLP", 1.0, [0.03, 0.1, 0.3, 1]),
-        ("CNN", 1.0, [0.01, 0.03, 0.1]),
+        ("sigmoid MLP", 4.0, [0.3, 1, 3, 10, 30]),
+        ("ReLU MLP", 1.0, [0.03, 0.1, 0.3, 1, 3]),
+        ("CNN", 1.0, [0.01, 0.03, 0.1, 0.3]),
     ]
     found = []
     for net, gain, rates in nets:
@@ -447,7 +459,7 @@ def _decay(full: bool) -> list[dict[str, Any]]:
             gain=[gain],
             depth=[3],
             batch_norm=[False, True],
-            lr=rates if full else rates[1::2],
+            lr=rates if full else rates[1:4:2],
             decades=[0.0, 4.0, 8.0, 16.0, 32.0] if full else [0.0, 4.0, 32.0],
             seed=SEEDS if full else range(3),
             momentum=[0.9 if conv else 0.0],

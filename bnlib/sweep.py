@@ -45,26 +45,27 @@ def run(
     points: Sequence[Point],
     journal: Path | None = None,
     *,
-    context: Mapping[str, Any] | None = None,
+    context: Callable[[], Mapping[str, Any]] | None = None,
     n_jobs: int = -1,
 ) -> DataFrame:
     """Run an experiment at all points, in parallel, and return what was measured.
 
-    A point that the journal holds is not run again. What an interruption, a power cut or an
-    error in one point leaves behind is the journal of what was finished by then: the same call
-    goes on from it. A terminal shows a progress bar.
+    A point that the journal holds is not run again. What an interruption or a power cut leaves
+    behind is the journal of what was finished by then: the same call goes on from it. Where the
+    experiment fails at a point, the others are run all the same. A terminal shows a progress bar.
 
     Under `joblib.parallel_config(backend="dask")` the points run on the workers of the current
     Dask client; the journal stays with the caller.
 
     Args:
         experiment: called with a point as keyword arguments; a function that workers can import.
-            What it returns must depend on them alone.
+            What it returns must depend on them and on the context alone. The journal does not know
+            its code: after a change, move the journal away.
         points: arguments that JSON can hold, each point with the same names.
         journal: the file that finished points go to, made when it is not there; None keeps them in
             memory alone.
-        context: what else the results depend on, such as versions and the checksum of the data, to
-            stand in each row; a journal of another context is refused.
+        context: returns what else the results depend on, such as versions and the checksum of the
+            data, to stand in each row. A journal of another context is refused, and so is a worker.
         n_jobs: number of processes; −1 for one on each core.
 
     Returns:
@@ -75,30 +76,36 @@ def run(
         ValueError: there are no points, two of them are the same, their names differ, or the
             journal is damaged or of another context.
         RuntimeError: another process is at work on the journal, or the experiment failed at a
-            point, which the message names.
+            point, which the message names; the journal holds the others then.
     """
     from joblib import Parallel, delayed
 
     if not points:
         raise ValueError("points is empty; expected one or more")
-    context = dict(context or {})
+    here = dict(context()) if context is not None else {}
     keys = [_key(point) for point in points]
     if len(set(keys)) < len(keys):
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
         raise ValueError(f"points: {twice} is there twice; expected different points")
     if len({tuple(sorted(point)) for point in points}) > 1:
         raise ValueError("points: they have different names; expected the same in each")
-    with _Journal(journal, context) as done, warnings.catch_warnings():
+    with _Journal(journal, here) as done, warnings.catch_warnings():
         # joblib replaces a worker whose memory has grown, and says so: no run is lost by it.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         todo = [i for i, key in enumerate(keys) if key not in done]
         results = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)(
-            delayed(_run_one)(i, experiment, dict(points[i])) for i in todo
+            delayed(_run_one)(i, experiment, dict(points[i]), context, here) for i in todo
         )
-        for i, curve in progress(results, len(todo), "run"):
-            done.add(keys[i], curve)
+        failures = []
+        for i, curve, failure in progress(results, len(todo), "run"):
+            if failure is None:
+                done.add(keys[i], curve)
+            else:
+                failures.append(failure)
+        if failures:
+            raise RuntimeError(f"{len(failures)} of {len(todo)} runs failed. {failures[0]}")
         curves = [done[key] for key in keys]
-    return _table(points, curves, context)
+    return _table(points, curves, here)
 
 
 def load(name: str) -> DataFrame:
@@ -116,7 +123,8 @@ def load(name: str) -> DataFrame:
     if not path.is_file():
         raise ValueError(f"name is {name!r}; there is no such record")
     with path.open("rb") as stream:
-        return pd.read_csv(stream, compression="gzip")
+        texts = dict.fromkeys(("numpy", "torch", "device", "data"), str)  # not numbers
+        return pd.read_csv(stream, compression="gzip", dtype=texts)
 
 
 def save(table: DataFrame, path: Path) -> None:
@@ -127,15 +135,31 @@ def save(table: DataFrame, path: Path) -> None:
 
 
 def _key(point: Point) -> str:
-    return json.dumps(point, sort_keys=True, allow_nan=False)
+    return json.dumps(point, sort_keys=True, allow_nan=False, default=_plain)
 
 
-def _run_one(i: int, experiment: Callable[..., Curve], point: Point) -> tuple[int, Curve]:
+def _run_one(
+    i: int,
+    experiment: Callable[..., Curve],
+    point: Point,
+    context: Callable[[], Mapping[str, Any]] | None,
+    expected: Mapping[str, Any],
+) -> tuple[int, dict[str, list[Any]], str | None]:
+    """The curve at point i, or why there is none."""
     try:
-        curve = experiment(**point)
+        if context is not None and context() != expected:
+            raise ValueError(f"the worker has the context {context()}; expected {expected}")
+        measured = experiment(**point)
+        curve = {name: [_plain(value) for value in column] for name, column in measured.items()}
+        lengths = {name: len(column) for name, column in curve.items()}
+        if len(set(lengths.values())) != 1 or 0 in lengths.values():
+            raise ValueError(f"the curve's columns have the lengths {lengths}; expected one, not 0")
+        if twice := set(curve) & {*point, *expected}:
+            raise ValueError(f"the curve has the names {sorted(twice)}, which are taken")
+        json.dumps(curve)
     except Exception as error:
-        raise RuntimeError(f"{type(error).__name__} at {dict(point)}: {error}") from error
-    return i, {name: [_plain(value) for value in column] for name, column in curve.items()}
+        return i, {}, f"{type(error).__name__} at {dict(point)}: {error}"
+    return i, curve, None
 
 
 def _plain(value: Any) -> Any:
@@ -171,17 +195,20 @@ class _Journal:
 
     def __exit__(self, *error: object) -> None:
         if self._path is not None:
-            self._file.close()
-            self._lock.release()
+            try:
+                self._file.close()
+            finally:
+                self._lock.release()
 
     def _read(self, path: Path) -> None:
         if not path.exists():
             return
         content = path.read_bytes()
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):  # the process ended in the middle of a line
-            with path.open("r+b") as file:
-                file.truncate(whole)
+        tail = content[whole:]  # of a process that ended in the middle of a line
+        start = b'{"point": '
+        if not tail.startswith(start[: len(tail)]):
+            raise ValueError(f"{path} is not a journal: it ends with {tail[:30]!r}")
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
                 entry = json.loads(line)
@@ -196,6 +223,9 @@ class _Journal:
                     "Move the file away to begin again"
                 )
             self._curves[key] = curve
+        if tail:
+            with path.open("r+b") as file:
+                file.truncate(whole)
 
     def add(self, key: str, curve: Curve) -> None:
         self._curves[key] = curve

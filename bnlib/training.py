@@ -1,6 +1,7 @@
 """Train a network and record what happens."""
 
 import math
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -246,8 +247,11 @@ def _batches(
 
 
 def progress(items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
-    """The same items, with a progress bar in a terminal where tqdm is installed."""
-    if not sys.stderr.isatty():
+    """The same items, with a progress bar in a terminal where tqdm is installed.
+
+    A worker process shows none: its runs are items of a bar already.
+    """
+    if not sys.stderr.isatty() or multiprocessing.current_process().name != "MainProcess":
         return iter(items)
     try:
         from tqdm import tqdm

@@ -40,7 +40,7 @@ def test_grid_is_every_combination():
 
 
 def test_the_table_has_point_curve_and_context_in_order():
-    table = sweep.run(square, sweep.grid(x=[5, 1]), context={"version": "7"}, n_jobs=2)
+    table = sweep.run(square, sweep.grid(x=[5, 1]), context=lambda: {"version": "7"}, n_jobs=2)
     expected = pd.DataFrame(
         {
             "x": [5, 5, 5, 1, 1, 1],
@@ -77,12 +77,36 @@ def overflow(x):
 
 def test_an_error_names_the_point_and_loses_no_other(tmp_path):
     points, journal = sweep.grid(x=list(range(6))), tmp_path / "journal"
-    with pytest.raises(RuntimeError, match=r"ValueError at \{'x': 3\}: three is too many"):
-        sweep.run(fails_at_3, points, journal, n_jobs=1)
+    with pytest.raises(
+        RuntimeError, match=r"1 of 6 .* ValueError at \{'x': 3\}: three is too many"
+    ):
+        sweep.run(fails_at_3, points, journal, n_jobs=2)
     kept = journal.read_text().splitlines()
-    assert len(kept) == 3
-    assert len(sweep.run(square, points, journal, n_jobs=1)) == 18
-    assert journal.read_text().splitlines()[:3] == kept
+    assert {json.loads(line)["point"]["x"] for line in kept} == {0, 1, 2, 4, 5}
+    assert len(sweep.run(square, points, journal, n_jobs=2)) == 18
+    assert journal.read_text().splitlines()[:5] == kept
+
+
+@pytest.mark.parametrize(
+    "curve, message",
+    [
+        ({"step": [0, 1], "value": [1]}, "the curve's columns have the lengths"),
+        ({"step": [], "value": []}, "expected one, not 0"),
+        ({"step": [0], "x": [9]}, r"the curve has the names \['x'\], which are taken"),
+        ({"step": [0], "value": [object()]}, "not JSON serializable"),
+        ({"step": 3}, "not iterable"),
+    ],
+)
+def test_a_bad_curve_is_named_and_not_kept(tmp_path, curve, message):
+    journal = tmp_path / "journal"
+    with pytest.raises(RuntimeError, match=rf"at \{{'x': 1\}}: .*{message}"):
+        sweep.run(lambda x: curve, [{"x": 1}], journal, n_jobs=1)
+    assert journal.read_text() == ""
+
+
+def test_numpy_numbers_in_points():
+    table = sweep.run(square, sweep.grid(x=np.arange(2)), n_jobs=1)
+    assert list(table["x"]) == [0, 0, 0, 1, 1, 1]
 
 
 def test_a_torn_last_line_is_dropped(tmp_path):
@@ -93,6 +117,15 @@ def test_a_torn_last_line_is_dropped(tmp_path):
         journal.write_bytes(content[:-cut])
         pd.testing.assert_frame_equal(sweep.run(square, points, journal, n_jobs=1), whole)
         assert journal.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ['{"my": "precious data"}', '{"point": 1}\nmine'])
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="is not a journal"):
+        sweep.run(square, sweep.grid(x=[1]), path, n_jobs=1)
+    assert path.read_text() == content
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"point": {"x": 1}}', "\0\0\0"])
@@ -107,11 +140,19 @@ def test_a_damaged_line_is_named_and_nothing_changed(tmp_path, line):
     assert journal.read_bytes() == before
 
 
-def test_a_journal_of_another_context_is_refused(tmp_path):
+def test_a_journal_of_another_context_is_refused_and_left_alone(tmp_path):
     points, journal = sweep.grid(x=[1]), tmp_path / "journal"
-    sweep.run(square, points, journal, context={"data": "a"}, n_jobs=1)
+    sweep.run(square, points, journal, context=lambda: {"data": "a"}, n_jobs=1)
+    journal.write_bytes(journal.read_bytes() + b'{"point": {"x"')  # and torn
+    before = journal.read_bytes()
     with pytest.raises(ValueError, match=r"made with \{'data': 'a'\}; expected \{'data': 'b'\}"):
-        sweep.run(square, points, journal, context={"data": "b"}, n_jobs=1)
+        sweep.run(square, points, journal, context=lambda: {"data": "b"}, n_jobs=1)
+    assert journal.read_bytes() == before
+
+
+def test_a_worker_of_another_context_is_refused():
+    with pytest.raises(RuntimeError, match="the worker has the context .*; expected"):
+        sweep.run(square, sweep.grid(x=[1]), context=lambda: {"process": os.getpid()}, n_jobs=2)
 
 
 def test_two_sweeps_at_one_journal(tmp_path):
@@ -170,13 +211,16 @@ import slow
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    points = sweep.grid(x=list(range(40)), folder=[str(folder)])
-    table = sweep.run(slow.run, points, folder / "journal", context={"v": 1}, n_jobs=2)
+    points = sweep.grid(x=list(range(80)), folder=[str(folder)])
+    table = sweep.run(slow.run, points, folder / "journal", context=slow.context, n_jobs=2)
     sweep.save(table.drop(columns="folder"), folder / "record.csv.gz")
 """
 SLOW = """
 import os, time
 import numpy as np
+
+def context():
+    return {"v": 1}
 
 def run(x, folder):
     with open(os.path.join(folder, "starts"), "a") as file:
@@ -210,10 +254,10 @@ def test_killed_ten_times_it_gives_the_same_record(tmp_path):
         process.wait()
         assert not computed & {int(x) for x in starts.read_text().split()[started:]}
         computed = {json.loads(line)["point"]["x"] for line in whole_lines(journal)}
-    assert 20 <= len(computed) < 40
+    assert 20 <= len(computed) < 80
     subprocess.run([*command, killed], check=True)
     assert (killed / "record.csv.gz").read_bytes() == (undisturbed / "record.csv.gz").read_bytes()
-    assert count(journal) == 40
+    assert count(journal) == 80
 
 
 def whole_lines(path: Path) -> list[str]:
@@ -226,11 +270,17 @@ def count(path: Path) -> int:
     return len(whole_lines(path))
 
 
+def where(x):
+    return {"step": [0], "pid": [os.getpid()]}
+
+
 def test_a_local_dask_cluster_of_two_workers_gives_the_same_table(tmp_path, monkeypatch):
     """As on several machines: workers are processes of their own, which import what they run."""
+    import cloudpickle
     from distributed import Client, LocalCluster
 
     monkeypatch.setenv("BNLIB_DATA", "embedded")
+    experiments._data.cache_clear()
     points = sweep.grid(
         net=["sigmoid MLP"],
         depth=[1],
@@ -240,7 +290,9 @@ def test_a_local_dask_cluster_of_two_workers_gives_the_same_table(tmp_path, monk
         steps=[20],
         every=[10],
     )
-    here = sweep.run(experiments.train, points, n_jobs=2)
+    here = sweep.run(experiments.train, points, context=experiments.context, n_jobs=1)
+    experiments._data.cache_clear()
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
     journal = tmp_path / "journal"
     with (
         LocalCluster(
@@ -249,9 +301,25 @@ def test_a_local_dask_cluster_of_two_workers_gives_the_same_table(tmp_path, monk
         Client(cluster) as client,
         joblib.parallel_config(backend="dask"),
     ):
-        there = sweep.run(experiments.train, points, journal)
-        used = [w for w, keys in client.has_what().items()]
-        pids = set(client.run(os.getpid).values())
-    assert len(used) == len(pids) == 2 and os.getpid() not in pids
+        there = sweep.run(experiments.train, points, journal, context=experiments.context)
+        workers = set(client.run(os.getpid).values())
+        pids = set(sweep.run(where, sweep.grid(x=list(range(40))))["pid"])
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert len(workers) == 2 and os.getpid() not in workers
+    assert pids == workers
     pd.testing.assert_frame_equal(there, here, rtol=1e-4)
     assert count(journal) == len(points)
+
+
+def test_a_record_comes_back_as_it_was_saved(tmp_path, monkeypatch):
+    (tmp_path / "records").mkdir()
+    monkeypatch.setattr(sweep, "files", lambda package: tmp_path)
+    context = {"numpy": "2.10", "torch": "2.6", "device": "cpu", "data": "1234567890123e45"}
+    points = sweep.grid(net=["MLP"], deep=[True, False], x=[0.1 + 0.2], seed=[3])
+    table = sweep.run(noise, points, context=lambda: context, n_jobs=1)
+    sweep.save(table, tmp_path / "records" / "mine.csv.gz")
+    pd.testing.assert_frame_equal(sweep.load("mine"), table, check_exact=True)
+
+
+def noise(net, deep, x, seed):
+    return {"step": range(50), "loss": np.r_[np.nan, np.random.default_rng(seed).normal(size=49)]}
