@@ -1,32 +1,31 @@
 r"""Batch Normalization in NumPy: accurate to the last digits of float32, and fast.
 
-How the digits are kept (float32 and float16 input; float64 runs through the same lines):
+How the digits are kept (float16 is computed in float32; float64 runs through the same lines):
 
-- Where a mean is more than two standard deviations from zero, sums are taken of x − K, with K near
-  the mean of each channel. E[x²] − E[x]² alone cancels: at a mean of 3,000 standard deviations
+- Where a mean is more than 1.4 standard deviations from zero, sums are taken of d = x − K, with K
+  near the mean of each channel. E[x²] − E[x]² alone cancels: at a mean of 3,000 standard deviations
   float32 has no digit left.
 - Few values are added in float32; the partial sums are added in float64.
 - Mean and variance stay in float64; what is left of the mean after K goes into the constant c of
-  y = (x − K)·a + c.
-- A channel whose squares leave the range of float32 is computed again in float64.
+  y = d·a + c.
+- A channel whose standard deviation is far from 1 is multiplied by a power of two, which is exact:
+  d = x·s − K·s. So no square and no product leaves the range of float32. Likewise g = dy·t.
 
-Arrays are read block by block, so that what one operation leaves in the cache is still there for
-the next one. A small (N, C) mini-batch needs none of this: it is computed in float64 as it stands.
+How passes over memory are saved: one sweep over the mini-batch finds both sums, a second one
+applies what follows from them. `bnlib.blocks` makes the sweeps, and says how. A small mini-batch
+needs none of this: it is computed in float64 as it stands.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from bnlib.blocks import Sweep, work_dtype
+
 _SMALL = 1 << 13  # values of a mini-batch that is computed in float64 as it stands
-_BLOCK = 1 << 18  # values of a block: 1 MiB in float32
-_POSITIONS = 4096  # of these a block holds at most
-_ROWS, _TERMS = 16, 64  # rows, and positions, that are added in float32
-_SAFE = 1e-24, 1e24  # var + eps for which float32 holds every square and inverse that is needed
-_EVERYTHING = (slice(None),) * 3
+_NORMAL = 2.0**-28, 2.0**28  # variances for which no power of two is needed
 _FLOAT16, _FLOAT32, _FLOAT64 = map(np.dtype, (np.float16, np.float32, np.float64))
 
 
@@ -42,9 +41,8 @@ class Cache:
         inv_std: 1 / sqrt(var + eps), (C,), float64.
         gamma: the scale, (C,), or None.
         has_beta: whether there was a beta.
-        shift: K, (C,), in the dtype of the arithmetic, or None for 0.
-        wide: the channels that float32 cannot hold, as a mask (C,), and their own float64 cache.
-        centered: x - mean in float64, (N, C), for a small mini-batch; None for a large one.
+        sweep: how x is read, with what float32 needs to hold it; None for a small mini-batch.
+        centered: x - mean in float64, (m, C), for a small mini-batch; None for a large one.
     """
 
     x: np.ndarray
@@ -54,8 +52,7 @@ class Cache:
     inv_std: np.ndarray
     gamma: np.ndarray | None
     has_beta: bool
-    shift: np.ndarray | None = None
-    wide: "tuple[np.ndarray, Cache] | None" = None
+    sweep: Sweep | None = None
     centered: np.ndarray | None = None
 
 
@@ -65,6 +62,8 @@ def batch_norm_train(
     beta: np.ndarray | None = None,
     *,
     eps: float = 1e-5,
+    out: np.ndarray | None = None,
+    threads: int = 1,
 ) -> tuple[np.ndarray, Cache]:
     r"""Normalize a mini-batch with its own mean and variance.
 
@@ -78,45 +77,45 @@ def batch_norm_train(
         gamma: scale, (C,), of x's dtype (float32 for float16 input), or None for 1.
         beta: shift, likewise, or None for 0.
         eps: added to the variance, in units of x²; positive.
+        out: where to write y, an array of x's shape and dtype that shares no memory with x, which
+            the backward pass needs; None for a new one in x's memory layout.
+        threads: how many threads to use; the result has the same bits for any number.
 
     Returns:
         y, of x's shape and dtype, and the `Cache` for `batch_norm_backward` and `RunningStats`.
 
     Raises:
         TypeError: x is not an array of floating-point numbers, or the dtypes do not match.
-        ValueError: a shape or eps is not as said above, or a channel has a single value, whose
-            variance is 0 whatever it is.
+        ValueError: a shape, eps, out or threads is not as said above, or a channel has a single
+            value, whose variance is 0 whatever it is.
 
     Source: Ioffe & Szegedy 2015, algorithm 1 and section 3.2; chapter "The transform".
     """
     _check_x("x", x)
     _check_eps(eps)
-    _check_vector("gamma", gamma, x.shape[1], _work_dtype(x.dtype))
-    _check_vector("beta", beta, x.shape[1], _work_dtype(x.dtype))
+    _check_vector("gamma", gamma, x.shape[1], work_dtype(x.dtype))
+    _check_vector("beta", beta, x.shape[1], work_dtype(x.dtype))
     count = x.size // x.shape[1]
     if count == 1:
         raise ValueError(
             f"x has shape {x.shape}, one value per channel; expected at least 2 in training: the "
             "variance of one value is 0, and y would be beta whatever x is"
         )
-    if x.ndim == 2 and 0 < x.size <= _SMALL:
-        return _train_small(x, gamma, beta, eps)
-    x3 = _as_3d(x)
+    _check_out(out, x, x=x)
+    _check_threads(threads)
+    y = np.empty_like(x) if out is None else out
     with np.errstate(over="ignore", invalid="ignore"):
-        mean, var, shift = _statistics(x3)
+        if x.size <= _SMALL:
+            return y, _train_small(x, gamma, beta, eps, y)
+        sweep = Sweep(x, threads)
+        mean, var = _statistics(sweep, x)
         inv_std = 1 / np.sqrt(var + eps)
-        y = _normalize(x3, mean, inv_std, shift, gamma, beta).reshape(x.shape)
-    cache = Cache(x, mean, var, count, inv_std, gamma, beta is not None, shift)
-    mask = _out_of_float32(var, eps, x.dtype)
-    if mask is not None:
-        y[:, mask], inner = batch_norm_train(*_float64(mask, x, gamma, beta), eps=eps)
-        mean[mask], var[mask], inv_std[mask] = inner.mean, inner.var, inner.inv_std
-        cache.wide = mask, inner
-    return y, cache
+        _normalize(sweep, x, mean, inv_std if gamma is None else inv_std * gamma, beta, y)
+    return y, Cache(x, mean, var, count, inv_std, gamma, beta is not None, sweep)
 
 
 def batch_norm_backward(
-    dy: np.ndarray, cache: Cache
+    dy: np.ndarray, cache: Cache, *, out: np.ndarray | None = None, threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     r"""Derivatives of the loss with respect to x, gamma and beta.
 
@@ -124,18 +123,21 @@ def batch_norm_backward(
         - \overline{dy} - \hat{x} \cdot \overline{dy\,\hat{x}}\right), \qquad
         d\gamma = \sum dy\,\hat{x}, \qquad d\beta = \sum dy
 
-    The bars are means over the m values of a channel. dy times x must stay within float32.
+    The bars are means over the m values of a channel.
 
     Args:
         dy: derivative with respect to y, of y's shape and dtype.
         cache: what `batch_norm_train` returned.
+        out: where to write dx, an array of x's shape and dtype that shares no memory with x and dy;
+            None for a new one in x's memory layout.
+        threads: how many threads to use; the result has the same bits for any number.
 
     Returns:
         dx, of x's shape and dtype; dgamma, (C,), or None where gamma was None; dbeta likewise.
 
     Raises:
-        TypeError: dy is not an array of x's dtype.
-        ValueError: dy has not the shape of x.
+        TypeError: dy is not an array of x's dtype, or out is not.
+        ValueError: dy has not the shape of x, or out or threads is not as said above.
 
     Source: Ioffe & Szegedy 2015, section 3; chapter "The backward pass".
     """
@@ -145,27 +147,21 @@ def batch_norm_backward(
         raise TypeError(f"dy has dtype {dy.dtype}; expected {x.dtype}, the dtype of x")
     if dy.shape != x.shape:
         raise ValueError(f"dy has shape {dy.shape}; expected {x.shape}, the shape of x")
-    with np.errstate(over="ignore", invalid="ignore"):
-        if cache.centered is not None:
-            dx, dgamma, dbeta = _backward_small(dy, cache.centered, cache.inv_std, gamma)
+    _check_out(out, x, x=x, dy=dy)
+    _check_threads(threads)
+    dx = np.empty_like(x) if out is None else out
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        a = cache.inv_std if gamma is None else cache.inv_std * gamma
+        if cache.sweep is None:
+            dgamma, dbeta = _backward_small(dy, cache, a, dx)
         else:
-            dx, dgamma, dbeta = _backward(
-                _as_3d(dy), _as_3d(x), cache.mean, cache.inv_std, cache.shift, gamma
-            )
-    dx = dx.reshape(x.shape)
-    if cache.wide is not None:
-        mask, inner = cache.wide
-        (inner_dy,) = _float64(mask, dy)
-        dx[:, mask], inner_dgamma, inner_dbeta = batch_norm_backward(inner_dy, inner)
-        if inner_dgamma is not None:
-            dgamma[mask] = inner_dgamma
-        if inner_dbeta is not None:
-            dbeta[mask] = inner_dbeta
-    return (
-        dx,
-        None if gamma is None else dgamma.astype(gamma.dtype),
-        dbeta.astype(_work_dtype(x.dtype)) if cache.has_beta else None,
-    )
+            cache.sweep.threads = threads
+            dgamma, dbeta = _backward(cache.sweep, dy, cache, a, dx)
+        return (
+            dx,
+            None if gamma is None else dgamma.astype(gamma.dtype),
+            dbeta.astype(work_dtype(x.dtype)) if cache.has_beta else None,
+        )
 
 
 def batch_norm_inference(
@@ -176,6 +172,8 @@ def batch_norm_inference(
     beta: np.ndarray | None = None,
     *,
     eps: float = 1e-5,
+    out: np.ndarray | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     r"""Normalize with given statistics, those of the population.
 
@@ -188,30 +186,45 @@ def batch_norm_inference(
         gamma: scale, (C,), of x's dtype (float32 for float16 input), or None for 1.
         beta: shift, likewise, or None for 0.
         eps: added to the variance, in units of x²; positive.
+        out: where to write y, an array of x's shape and dtype: x itself, or one that shares no
+            memory with x; None for a new one in x's memory layout.
+        threads: how many threads to use; the result has the same bits for any number.
 
     Returns:
         y, of x's shape and dtype.
 
     Raises:
         TypeError: a dtype is not as said above.
-        ValueError: a shape or eps is not as said above, or a variance is negative or NaN.
+        ValueError: a shape, eps, out or threads is not as said above, or a variance is negative or
+            NaN.
 
     Source: Ioffe & Szegedy 2015, algorithm 2.
     """
     _check_x("x", x)
     _check_eps(eps)
-    _check_vector("gamma", gamma, x.shape[1], _work_dtype(x.dtype))
-    _check_vector("beta", beta, x.shape[1], _work_dtype(x.dtype))
+    _check_vector("gamma", gamma, x.shape[1], work_dtype(x.dtype))
+    _check_vector("beta", beta, x.shape[1], work_dtype(x.dtype))
     mean, var = _check_statistics(mean, var, x.shape[1])
-    inv_std = 1 / np.sqrt(var + eps)
-    far = np.count_nonzero(mean * mean > 4 * var)
-    shift = mean.astype(_work_dtype(x.dtype)) if far else None
-    with np.errstate(over="ignore", invalid="ignore"):
-        y = _normalize(_as_3d(x), mean, inv_std, shift, gamma, beta).reshape(x.shape)
-    mask = _out_of_float32(var, eps, x.dtype)
-    if mask is not None:
-        wide_x, *wide_parameters = _float64(mask, x, gamma, beta)
-        y[:, mask] = batch_norm_inference(wide_x, mean[mask], var[mask], *wide_parameters, eps=eps)
+    if out is None or not _same_memory(out, x):
+        _check_out(out, x, x=x)
+    _check_threads(threads)
+    a = 1 / np.sqrt(var + eps) * (1 if gamma is None else gamma)
+    y = np.empty_like(x) if out is None else out
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if x.size <= _SMALL:
+            z = (_rows(x) - mean) * a
+            _store(z if beta is None else z + beta, y)
+            return y
+        # x·s fits into float32 whatever mean and a are, and a/s as well.
+        sweep = Sweep(x, threads)
+        size = np.maximum(1 / abs(a), abs(mean) * 2.0**-160)
+        sweep.power = _power(size, 2.0**-60, 2.0**60)
+        far = mean * mean > 2 * var
+        if np.count_nonzero(far):
+            sweep.shift = np.where(far, mean.astype(sweep.work), 0)
+            if sweep.power is not None:
+                sweep.shift *= sweep.power
+        _normalize(sweep, x, mean, a, beta, y)
     return y
 
 
@@ -256,220 +269,158 @@ def fold(
     _check_eps(eps)
     channels = len(weight)
     for name, v in ("bias", bias), ("gamma", gamma), ("beta", beta):
-        _check_vector(name, v, channels, _work_dtype(weight.dtype))
+        _check_vector(name, v, channels, work_dtype(weight.dtype))
     mean, var = _check_statistics(mean, var, channels)
     a = (1 if gamma is None else gamma) / np.sqrt(var + eps)
     new_weight = weight * a.reshape(-1, *[1] * (weight.ndim - 1))
     new_bias = a * ((0 if bias is None else bias) - mean) + (0 if beta is None else beta)
-    return new_weight.astype(weight.dtype), new_bias.astype(_work_dtype(weight.dtype))
+    return new_weight.astype(weight.dtype), new_bias.astype(work_dtype(weight.dtype))
 
 
-# A small mini-batch, (N, C): the formulas as they stand, in float64.
+# A small mini-batch: the formulas as they stand, in float64, on rows of C values.
 
 
 def _train_small(
-    x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None, eps: float
-) -> tuple[np.ndarray, Cache]:
+    x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None, eps: float, y: np.ndarray
+) -> Cache:
     """y = gamma·(x - mean)·inv_std + beta; sums over the rows as ones @ x."""
-    m = len(x)
-    ones = np.ones(m)
-    with np.errstate(over="ignore", invalid="ignore"):
-        centered = x.astype(np.float64)
-        mean = ones @ centered / m
-        centered -= mean
-        if x.dtype == _FLOAT64:  # where the mean is rounded: what it left behind
-            rest = ones @ centered / m
-            centered -= rest
-            mean += rest
-        var = ones @ (centered * centered) / m
-        inv_std = 1 / np.sqrt(var + eps)
-        y = centered * (inv_std if gamma is None else gamma * inv_std)
-        if beta is not None:
-            y += beta
-        y = y.astype(x.dtype, copy=False)
-    return y, Cache(x, mean, var, m, inv_std, gamma, beta is not None, centered=centered)
+    centered = _rows(x)
+    m = max(1, len(centered))
+    ones = np.ones(len(centered))
+    mean = ones @ centered / m
+    centered -= mean
+    if x.dtype == _FLOAT64:  # where the mean is rounded: what it left behind
+        rest = ones @ centered / m
+        centered -= rest
+        mean += rest
+    var = ones @ (centered * centered) / m
+    inv_std = 1 / np.sqrt(var + eps)
+    z = centered * (inv_std if gamma is None else gamma * inv_std)
+    if beta is not None:
+        z += beta
+    _store(z, y)
+    return Cache(x, mean, var, len(centered), inv_std, gamma, beta is not None, centered=centered)
 
 
 def _backward_small(
-    dy: np.ndarray, centered: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    dy: np.ndarray, cache: Cache, a: np.ndarray, dx: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """dx = a·(dy - mean(dy) - x̂·mean(dy·x̂)), where x̂ = centered·inv_std; dgamma; dbeta."""
-    m = len(dy)
-    ones = np.ones(m)
-    wide_dy = dy.astype(np.float64)
+    centered, inv_std, wide_dy = cache.centered, cache.inv_std, _rows(dy)
+    m = max(1, len(wide_dy))
+    ones = np.ones(len(wide_dy))
     dbeta = ones @ wide_dy
     dgamma = ones @ (wide_dy * centered) * inv_std
-    dx = centered * (inv_std * dgamma / -m)
-    dx += wide_dy
-    dx -= dbeta / m
-    dx *= inv_std if gamma is None else gamma * inv_std
-    return dx.astype(dy.dtype, copy=False), dgamma, dbeta
+    z = centered * (inv_std * dgamma / -m)
+    z += wide_dy
+    z -= dbeta / m
+    z *= a
+    _store(z, dx)
+    return dgamma, dbeta
 
 
-# A large one. Arrays are (N, C, S) here, with S positions; statistics are (C,), float64.
+def _rows(x: np.ndarray) -> np.ndarray:
+    """A copy of x as (m, C), float64."""
+    last = x if x.ndim == 2 else np.moveaxis(x, 1, -1)
+    return last.astype(np.float64, order="C").reshape(-1, x.shape[1])
 
 
-def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Mean, biased variance, and K (None for 0) of each channel."""
-    m = x.shape[0] * x.shape[2]
-    mean = var = np.zeros(x.shape[1])
-    shift = None
-    for _ in range(3 if m else 0):
-        rest, var = _sums(x, shift) / m
+def _store(z: np.ndarray, out: np.ndarray) -> None:
+    """Round (m, C) into out, (N, C, *spatial)."""
+    last = out if out.ndim == 2 else np.moveaxis(out, 1, -1)
+    last[...] = z.reshape(last.shape)
+
+
+# A large one. Statistics and factors are (C,), float64; None stands for a factor 1 or a term 0.
+
+
+def _statistics(sweep: Sweep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel; gives the sweep the s and K·s of d = x·s - K·s."""
+    mean, var = _moments(sweep, x)
+    low, high = _NORMAL
+    if np.count_nonzero((var > low) & (var < high)) == len(var):
+        return mean, var
+    # Where squares may have left float32, those of x·2^-100 or (x - K)·2^100 do not.
+    power = np.where(var < 2.0**100, 1.0, 2.0**-100)
+    power[(var < 2.0**-100) & (abs(mean) < 1e-4)] = 2.0**100
+    again = power != 1
+    shift = np.zeros(len(mean)) if sweep.shift is None else sweep.shift
+    if np.count_nonzero(again):
+        sweep.power = power
+        sweep.shift = np.where(power < 1, 0, mean.astype(sweep.work) * power)
+        mean_again, var_again = _moments(sweep, x)
+        mean = np.where(again, mean_again / power, mean)
+        var = np.where(again, var_again / power**2, var)
+        shift = np.where(again, sweep.shift / power, shift)
+    sweep.power = _power(np.sqrt(var), low**0.5, high**0.5)
+    sweep.shift = shift if sweep.power is None else shift * sweep.power
+    return mean, var
+
+
+def _moments(sweep: Sweep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of x·s; gives the sweep a K·s near each mean that is far from 0."""
+    for _ in range(3):
+        rest, var = sweep.sums(x) / sweep.count
         squared_rest = rest * rest
         var -= squared_rest
-        mean = rest if shift is None else shift + rest
-        # Σ (x - K)² holds (mean - K)² beside the variance: a K far from the mean costs digits.
-        if not np.count_nonzero(squared_rest > 4 * var):
-            break
-        shift = mean.astype(_work_dtype(x.dtype))
-    else:
-        var = np.maximum(var, 0)
-    return mean, var, shift
+        mean = rest if sweep.shift is None else sweep.shift + rest
+        # Σ d² holds (mean - K)² beside the variance: a K far from the mean costs digits.
+        far = squared_rest > 2 * var
+        if not np.count_nonzero(far):
+            return mean, var
+        shift = 0 if sweep.shift is None else sweep.shift
+        sweep.shift = np.where(far, mean.astype(sweep.work), shift)
+    return mean, np.maximum(var, 0)
 
 
 def _normalize(
+    sweep: Sweep,
     x: np.ndarray,
     mean: np.ndarray,
-    inv_std: np.ndarray,
-    shift: np.ndarray | None,
-    gamma: np.ndarray | None,
+    a: np.ndarray,
     beta: np.ndarray | None,
-) -> np.ndarray:
-    """y = (x - K)·a + c."""
-    a = inv_std if gamma is None else inv_std * gamma
-    c = -mean * a if shift is None else (shift - mean) * a
-    return _apply(x, shift, a, c if beta is None else c + beta)
+    y: np.ndarray,
+) -> None:
+    """y = a·(x - mean) + beta as d·(a/s) + c."""
+    if sweep.power is not None:
+        mean, a = mean * sweep.power, a / sweep.power
+    a = sweep.finite(a)
+    c = (-mean if sweep.shift is None else sweep.shift - mean) * a
+    sweep.apply(x, (a, c if beta is None else c + beta), y)
 
 
 def _backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    mean: np.ndarray,
-    inv_std: np.ndarray,
-    shift: np.ndarray | None,
-    gamma: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """dx = a·(dy - mean(dy) - x̂·mean(dy·x̂)) as a·((x - K)·b + dy + c); dgamma; dbeta."""
-    m = max(1, x.shape[0] * x.shape[2])
-    rest = mean if shift is None else mean - shift
-    dbeta, products = _sums(x, shift, dy)
+    sweep: Sweep, dy: np.ndarray, cache: Cache, a: np.ndarray, dx: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """dx = a·(dy - mean(dy) - x̂·mean(dy·x̂)) as (a/t)·(d·b + g + c); dgamma; dbeta."""
+    mean, inv_std = cache.mean, cache.inv_std
+    if sweep.power is not None:
+        mean, inv_std = mean * sweep.power, inv_std / sweep.power
+    rest = mean if sweep.shift is None else mean - sweep.shift
+    sums = sweep.sums(cache.x, dy)
+    t = _power(1 / abs(a), 2.0**-126, 2.0**100)  # so that float32 holds a/t
+    if not sums.reshape(-1) @ sums.reshape(-1) < 2.0**160:  # and no sum of g·d leaves it
+        small = np.where(abs(sums).max(0) < 2.0**80, 1, 2.0**-100)
+        sums = sweep.sums(cache.x, dy, small) / small
+        t = np.where(small < 1, np.minimum(1 if t is None else t, 2.0**-20), 1 if t is None else t)
+    dbeta, products = sums
     dgamma = (products - rest * dbeta) * inv_std
-    b = dgamma * (inv_std / -m)
-    c = dbeta / -m - rest * b
-    dx = _apply(x, shift, b, c, dy, inv_std if gamma is None else inv_std * gamma)
-    return dx, dgamma, dbeta
+    b = dgamma * (inv_std / -sweep.count)
+    c = dbeta / -sweep.count - rest * b
+    factors = (b, c, a) if t is None else (b * t, c * t, sweep.finite(a / t))
+    sweep.apply(cache.x, factors, dx, dy, t)
+    return dgamma, dbeta
 
 
-def _sums(x: np.ndarray, shift: np.ndarray | None, dy: np.ndarray | None = None) -> np.ndarray:
-    """Σ dy and Σ dy·(x - K) of each channel, (2, C); without dy: Σ (x - K) and Σ (x - K)²."""
-    work = _work_dtype(x.dtype)
-    sums = np.zeros((2, x.shape[1]))
-    for block in _blocks(x.shape):
-        channels = block[1]
-        d = x[block].astype(work, copy=False) if shift is None else x[block] - shift[channels, None]
-        g = d if dy is None else dy[block].astype(work, copy=False)
-        _add_sums(g, d, sums[:, channels])
-    return sums
-
-
-def _add_sums(g: np.ndarray, d: np.ndarray, sums: np.ndarray) -> None:
-    """Add Σ g and Σ g·d of each channel to sums, (2, C): a few terms in float32, then float64."""
-    n, c, s = g.shape
-    first, second = sums
-    if s != 1:
-        whole = s - s % _TERMS
-        for part in slice(0, whole), slice(whole, s):
-            terms = min(_TERMS, part.stop - part.start)
-            if terms:
-                g_parts, d_parts = (v[:, :, part].reshape(n, c, -1, terms) for v in (g, d))
-                first += (g_parts @ np.ones(terms, g.dtype)).sum((0, 2), dtype=np.float64)
-                second += np.vecdot(g_parts, d_parts).sum((0, 2), dtype=np.float64)
-        return
-    whole = n - n % _ROWS
-    if whole:
-        g_groups, d_groups = (v[:whole].reshape(-1, _ROWS, c) for v in (g, d))
-        ones = np.ones((1, _ROWS), g.dtype)
-        first += (ones @ g_groups).sum((0, 1), dtype=np.float64)
-        second += np.einsum("kij,kij->kj", g_groups, d_groups).sum(0, dtype=np.float64)
-    if whole < n:
-        g, d = g[whole:, :, 0], d[whole:, :, 0]
-        ones = np.ones(n - whole, g.dtype)
-        first += ones @ g
-        second += ones @ (g * d)
-
-
-def _apply(
-    x: np.ndarray,
-    shift: np.ndarray | None,
-    b: np.ndarray,
-    c: np.ndarray,
-    dy: np.ndarray | None = None,
-    a: np.ndarray | None = None,
-) -> np.ndarray:
-    """(x - K)·b + c; with dy and a: a·((x - K)·b + dy + c)."""
-    work = _work_dtype(x.dtype)
-    b, c = b.astype(work)[:, None], c.astype(work)[:, None]
-    a = None if a is None else a.astype(work)[:, None]
-    result = np.empty_like(x)
-    for block in _blocks(x.shape):
-        channels = block[1]
-        out = result[block] if x.dtype == work else None
-        if shift is None:
-            z = np.multiply(x[block], b[channels], out=out)
-        else:
-            z = np.subtract(x[block], shift[channels, None], out=out)
-            z *= b[channels]
-        if dy is not None:
-            z += dy[block]
-        z += c[channels]
-        if a is not None:
-            z *= a[channels]
-        if out is None:
-            result[block] = z
-    return result
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterable[tuple[slice, slice, slice]]:
-    """Slices that cut an (N, C, S) array into blocks of about _BLOCK values."""
-    n, c, s = shape
-    if n * c * s <= _BLOCK and s <= _POSITIONS:
-        return (_EVERYTHING,)
-    positions = min(s, _POSITIONS)
-    channels = min(c, max(1, _BLOCK // positions))
-    rows = max(1, _BLOCK // (channels * positions))
-    return (
-        (slice(i, i + rows), slice(j, j + channels), slice(k, k + positions))
-        for i in range(0, n, rows)
-        for j in range(0, c, channels)
-        for k in range(0, s, positions)
-    )
-
-
-def _work_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype to compute in: float32 for float16, else the same."""
-    return _FLOAT32 if dtype == _FLOAT16 else dtype
-
-
-def _out_of_float32(var: np.ndarray, eps: float, dtype: np.dtype) -> np.ndarray | None:
-    """The mask of the channels that float32 cannot compute, NaN among them; None without any."""
-    low, high = _SAFE
-    if dtype == _FLOAT64:
+def _power(size: np.ndarray, low: float, high: float) -> np.ndarray | None:
+    """Powers of two that bring sizes, (C,), into low … high; None where all are. 0 stays 0."""
+    if size.min() >= low and size.max() <= high:
         return None
-    mask = ~(var < high) if low < eps else ~((low < var + eps) & (var < high))
-    return mask if np.count_nonzero(mask) else None
-
-
-def _float64(mask: np.ndarray, *arrays: np.ndarray | None) -> list[Any]:
-    """The channels of the mask, in float64."""
-    return [
-        None if v is None else (v[:, mask] if v.ndim > 1 else v[mask]).astype(np.float64)
-        for v in arrays
-    ]
-
-
-def _as_3d(x: np.ndarray) -> np.ndarray:
-    return x.reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
+    off = ((size < low) | (size > high)) & (size > 0) & (size < np.inf)
+    if not np.count_nonzero(off):  # but 0, infinite or NaN
+        return None
+    exponent = np.frexp(np.clip(size, low, high) / np.where(off, size, 1))[1]
+    return np.where(off, np.ldexp(1.0, np.clip(exponent, -120, 120)), 1.0)
 
 
 # Checks. Each error names the argument, what it was, and what was expected.
@@ -488,6 +439,36 @@ def _check_x(name: str, x: Any) -> None:
         raise ValueError(f"{name} has shape {x.shape}; expected (N, C) or (N, C, *spatial)")
     if x.shape[1] == 0:
         raise ValueError(f"{name} has shape {x.shape}; expected at least one channel on axis 1")
+
+
+def _check_out(out: Any, like: np.ndarray, **inputs: np.ndarray) -> None:
+    """An array of x's shape and dtype, to write to, that shares no memory with the inputs."""
+    if out is None:
+        return
+    _check_dtype("out", out)
+    if out.dtype != like.dtype:
+        raise TypeError(f"out has dtype {out.dtype}; expected {like.dtype}, the dtype of x")
+    if out.shape != like.shape:
+        raise ValueError(f"out has shape {out.shape}; expected {like.shape}, the shape of x")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; expected an array to write to")
+    for name, v in inputs.items():
+        if np.shares_memory(out, v):
+            raise ValueError(f"out shares memory with {name}; expected memory of its own")
+
+
+def _same_memory(a: Any, b: np.ndarray) -> bool:
+    """Whether two arrays have every value in the same place."""
+    return (
+        isinstance(a, np.ndarray)
+        and a.__array_interface__["data"] == b.__array_interface__["data"]
+        and (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
+    )
+
+
+def _check_threads(threads: int) -> None:
+    if not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads is {threads}; expected an integer of 1 or more")
 
 
 def _check_eps(eps: float) -> None:
