@@ -4,15 +4,17 @@ import re
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_example_prints_what_it_shows() -> None:
-    example, shown = re.search(
-        r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL
-    ).groups()
+EXAMPLES = re.findall(r"```python\n([^`]*)```\n\n```text\n([^`]*)```", README)
+
+
+@pytest.mark.parametrize("example, shown", EXAMPLES)
+def test_an_example_prints_what_it_shows(example: str, shown: str) -> None:
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (shown, "")
 

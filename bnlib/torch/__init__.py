@@ -1,6 +1,7 @@
-"""BatchNorm for PyTorch: the derivation of the book as a drop-in function and layer.
+"""BatchNorm for PyTorch: the derivation of the book as a drop-in function and layers.
 
-`functional` has the forward and the backward pass, `modules` the layer.
+`functional` has the forward and the backward pass, `modules` the layers and `convert`, which puts
+them into a model; `distributed` has them for several processes, and `triton` the kernels for GPUs.
 """
 
 try:
@@ -12,7 +13,15 @@ except ModuleNotFoundError as error:
         "bnlib.torch needs PyTorch, which is not installed: install the extra batchnorm-book[torch]"
     ) from error
 
-from bnlib.torch.functional import batch_norm
-from bnlib.torch.modules import BatchNorm2d
+from bnlib.torch.functional import Backend, backend_for, batch_norm
+from bnlib.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
 
-__all__ = ["BatchNorm2d", "batch_norm"]
+__all__ = [
+    "Backend",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "backend_for",
+    "batch_norm",
+    "convert",
+]

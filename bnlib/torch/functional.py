@@ -1,17 +1,69 @@
-r"""`batch_norm` as `torch.nn.functional` has it, with the backward pass that the book derives.
+r"""`batch_norm` as `torch.nn.functional` has it, with the digits that the book derives.
 
-How the digits are kept: the arithmetic is that of float32 or wider. The variance is taken about the
-mean, and the mean has two parts: `mean`, rounded, and `rest`, what is left of it. At a mean of 10⁴
-standard deviations float32 holds `mean` to 5·10⁻⁴ of one; x − mean is exact, and rest is the mean
-of that.
+It is computed in one of three ways, of which `backend_for` tells. On the CPU the functions of
+`bnlib.batchnorm` work on the memory of the tensors, and on a CUDA device the kernels of
+`bnlib.torch.triton`. Everywhere else, and wherever torch has to see each operation (torch.compile,
+torch.func, derivatives of a higher order), it is a few plain torch operations in float64:
+`_statistics`, `_normalize` and `_gradients`.
 """
 
+import functools
 import math
 import warnings
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from bnlib.batchnorm import batch_norm_backward, batch_norm_inference, batch_norm_train
+
+_HALVES = torch.float16, torch.bfloat16
+_DTYPES = *_HALVES, torch.float32, torch.float64
+_Maybe = Tensor | None
+_NO_X = np.empty((0, 1), np.float32)
+
+
+class Backend(NamedTuple):
+    """What computes a BatchNorm, and why.
+
+    Attributes:
+        name: "numpy", "triton" or "torch".
+        reason: why it is this one.
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def backend_for(x: Tensor) -> Backend:
+    """What `batch_norm` computes a mini-batch with, here and now, and why.
+
+    Derivatives of a second or higher order are computed with "torch", whatever this says.
+
+    Args:
+        x: the mini-batch.
+
+    Returns:
+        The `Backend`.
+    """
+    if reason := _watched(x):
+        return Backend("torch", reason)
+    if x.device.type == "cpu":
+        return Backend("numpy", "the tensor is in the memory of the CPU")
+    if x.device.type != "cuda":
+        return Backend("torch", f"there are no kernels for the device {x.device}")
+    kernels, reason = _triton()
+    if kernels is None:
+        return Backend("torch", f"Triton cannot be imported: {reason}")
+    return Backend("triton", "the tensor is on a CUDA device")
 
 
 def batch_norm(
@@ -23,6 +75,9 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    relu: bool = False,
 ) -> Tensor:
     r"""Normalize with the statistics of the mini-batch, or with the running ones.
 
@@ -35,10 +90,11 @@ def batch_norm(
     .. math:: \mu_r \leftarrow (1 - \alpha)\,\mu_r + \alpha\,\mu, \qquad
         \sigma_r^2 \leftarrow (1 - \alpha)\,\sigma_r^2 + \alpha\,\tfrac{m}{m-1}\,\sigma^2
 
-    An empty mini-batch changes nothing. A channel with a NaN or an infinity in the mini-batch keeps
-    its running statistics; a warning names it, on the CPU alone: elsewhere the program would have
-    to wait for the device in each step to know. So it is for float32 values more than 10¹⁹ from
-    their mean, whose squares overflow; y is β there.
+    With `residual` and `relu` it goes on as a block of a ResNet does, to max(0, y + residual).
+
+    An empty mini-batch changes nothing. A channel with a NaN or an infinity in the mini-batch, or a
+    variance that its running statistics cannot hold, keeps them; a warning names it, on the CPU
+    alone: elsewhere the program would have to wait for the device in each step to know.
 
     Args:
         x: mini-batch, `(N, C)` or `(N, C, *spatial)`, in any memory format.
@@ -49,126 +105,344 @@ def batch_norm(
         training: whether to use and follow the statistics of the mini-batch.
         momentum: weight of the mini-batch in the running statistics, in [0, 1].
         eps: added to the variance, in units of x²; positive.
+        residual: what is added to y, of x's shape and dtype, or None.
+        relu: whether to end with max(0, ·).
 
     Returns:
-        y, of x's shape, dtype and memory format. In training it can be differentiated once.
+        y, of x's shape, dtype and memory format. It can be differentiated any number of times.
 
     Raises:
         TypeError: x is not a tensor of floating-point numbers, or a dtype does not go with it.
         ValueError: a shape, momentum or eps is not as said above, there are no running statistics
-            in inference, or a channel has a single value in training, whose variance is 0 whatever
-            it is.
+            in inference or, seen on the CPU alone, a variance there is negative or NaN, or a
+            channel has a single value in training, whose variance is 0 whatever it is.
 
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2; chapter "The backward pass".
     """
+    tensors = x, running_mean, running_var, weight, bias, residual
+    if has_torch_function_variadic(*tensors):
+        return handle_torch_function(
+            batch_norm, tensors, *tensors[:5], training, momentum, eps, residual=residual, relu=relu
+        )
     _check_numbers(momentum, eps)
-    _check_tensors(x, running_mean, running_var, weight, bias)
-    if not training:
-        return _inference(x, running_mean, running_var, weight, bias, eps)
+    _check_tensors(x, running_mean, running_var, weight, bias, residual)
     count = _count(x)
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError(
+                f"running_mean and running_var are None; expected ({x.shape[1]},) in inference"
+            )
+        if _watched(*tensors) or running_mean.requires_grad or running_var.requires_grad:
+            y = _normalize(x, running_mean, running_var, weight, bias, eps)
+            return _finish(y, residual, relu).to(x.dtype)
+        return _Inference.apply(x, weight, bias, residual, running_mean, running_var, eps, relu)
     if count == 1:
         raise ValueError(
             f"x has shape {tuple(x.shape)}, one value per channel; expected at least 2 in "
             "training: the variance of one value is 0, and y would be bias whatever x is"
         )
-    y, mean, var = _BatchNormTrain.apply(x, weight, bias, eps)
+    if _watched(x, weight, bias, residual):
+        wide = x.to(_work_dtype(x))  # once: gradients of x add up in this dtype
+        mean, var = _statistics(wide)
+        y = _normalize(wide, mean, var, weight, bias, eps)
+        y = _finish(y, residual, relu).to(x.dtype)
+        mean, var = mean.detach(), var.detach()
+    else:
+        y, mean, var = _Training.apply(x, weight, bias, residual, eps, relu)
     if count and running_mean is not None and running_var is not None:
         _follow(running_mean, mean, running_var, var * (count / (count - 1)), momentum)
     return y
 
 
-class _BatchNormTrain(torch.autograd.Function):
-    """y, and the mean and the biased variance, (C,), from which no gradient comes back."""
+# Functions of autograd, for what happens outside of torch. They have ctx in forward, as torch.func
+# does not allow; it never sees them. The kind with setup_context takes 17 µs longer in each call.
+
+
+class _Training(torch.autograd.Function):
+    """y, and the mean and the biased variance, (C,), float64, from which no gradient comes back."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+        ctx: Any, x: Tensor, weight: _Maybe, bias: _Maybe, residual: _Maybe, eps: float, relu: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        dtype, others = _work_dtype(x), _others(x)
-        # Statistics have the shape (1, C, 1, …), which broadcasts against x.
-        mean = x.mean(others, keepdim=True, dtype=dtype)
-        centered = x - mean
-        rest = centered.mean(others, keepdim=True)
-        centered -= rest  # x − μ
-        var = centered.square().mean(others, keepdim=True)  # σ² = mean((x − μ)²)
-        inv_std = (var + eps).rsqrt()
-        # y = γ (x − μ) / sqrt(σ² + ε) + β
-        y = centered.mul_(inv_std if weight is None else inv_std * _columns(weight, x))
-        if bias is not None:
-            y += _columns(bias, x)
-        ctx.save_for_backward(x, weight, mean, rest, inv_std)
-        mean, var = (mean + rest).flatten(), var.flatten()
+        ctx.backend, ctx.eps = backend_for(x).name, eps
+        if ctx.backend == "triton":
+            y, mean, var = _triton()[0].train(x, weight, bias, eps, residual, relu)
+        else:
+            if ctx.backend == "numpy":
+                y, ctx.cache = _numpy(batch_norm_train, x, weight, bias, eps=eps)
+                ctx.cache.x = _NO_X  # autograd alone decides how long x lives
+                mean, var = torch.from_numpy(ctx.cache.mean), torch.from_numpy(ctx.cache.var)
+            else:
+                mean, var = _statistics(x)
+                y = _normalize(x, mean, var, weight, bias, eps)
+            y = _finish(y, residual, relu).to(x.dtype)
+        ctx.save_for_backward(x, weight, mean, var, y if relu else None)
         ctx.mark_non_differentiable(mean, var)
-        return y.to(x.dtype), mean, var
+        return y, mean, var
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # what is written in place below has no graph of its own
-            raise RuntimeError(
-                "batch_norm in training can be differentiated once; create_graph=True asks for more"
-            )
-        x, weight, mean, rest, inv_std = ctx.saved_tensors
-        needs_dx, needs_dgamma, needs_dbeta, _ = ctx.needs_input_grad
-        others, count = _others(x), _count(x)
-        x_hat = (x - mean).sub_(rest).mul_(inv_std)
-        dbeta = dy.sum(others, keepdim=True, dtype=x_hat.dtype)  # Σ dy
-        dgamma = (dy * x_hat).sum(others, keepdim=True)  # Σ dy x_hat
-        dx = None
-        if needs_dx:
-            # dx = γ / sqrt(σ² + ε) · (dy − mean(dy) − x_hat mean(dy x_hat)), in x_hat's memory
-            scale = inv_std if weight is None else inv_std * _columns(weight, x)
-            dx = x_hat.mul_(dgamma / -count).add_(dy).sub_(dbeta / count).mul_(scale)
-        # Autograd gives each of them the dtype of its input.
-        return (
-            dx,
-            dgamma.flatten() if needs_dgamma else None,
-            dbeta.flatten() if needs_dbeta else None,
-            None,
-        )
+    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[_Maybe, ...]:
+        x, weight, mean, var, y = ctx.saved_tensors
+        again = torch.is_grad_enabled()
+        if again:  # the next derivative sees that μ and σ² depend on x
+            x = x.to(mean.dtype)
+            mean, var = _statistics(x)
+        gradients: Iterable[_Maybe]
+        if again or ctx.backend == "torch" or _watched(dy):
+            gradients = _gradients(dy, x, mean, var, weight, ctx.eps, y, True)
+        elif ctx.backend == "triton":
+            gradients = _triton()[0].backward(dy, x, mean, var, weight, ctx.eps, y)
+        else:
+            dz = _through_relu(dy, y)
+            cache = replace(ctx.cache, x=_array(x))
+            gradients = *_numpy(batch_norm_backward, dz, cache), dz
+        return *_needed(ctx, gradients), None, None
 
 
-def _inference(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
+class _Inference(torch.autograd.Function):
+    """y, with running statistics, from which no gradient comes back either."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: _Maybe,
+        bias: _Maybe,
+        residual: _Maybe,
+        mean: Tensor,
+        var: Tensor,
+        eps: float,
+        relu: bool,
+    ) -> Tensor:
+        ctx.backend, ctx.eps = backend_for(x).name, eps
+        if ctx.backend == "triton":
+            y = _triton()[0].inference(x, mean, var, weight, bias, eps, residual, relu)
+        else:
+            inference = _numpy_inference if ctx.backend == "numpy" else _normalize
+            y = _finish(inference(x, mean, var, weight, bias, eps), residual, relu).to(x.dtype)
+        # Copies: the running statistics may move on before the backward pass.
+        ctx.save_for_backward(x, weight, mean.clone(), var.clone(), y if relu else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[_Maybe, ...]:
+        x, weight, mean, var, y = ctx.saved_tensors
+        gradients: Iterable[_Maybe]
+        if torch.is_grad_enabled() or ctx.backend != "numpy" or _watched(dy):
+            gradients = _gradients(dy, x, mean, var, weight, ctx.eps, y, False)
+        else:
+            dz, sums = _through_relu(dy, y), (None, None)
+            if any(ctx.needs_input_grad[1:3]):
+                sums = _sums(dz, x, mean, var, ctx.eps)
+            # dx = γ / sqrt(σ² + ε) · dz, which is the inference of dz about 0
+            dx = _numpy_inference(dz, torch.zeros_like(var), var, weight, None, ctx.eps)
+            gradients = dx, *sums, dz
+        return *_needed(ctx, gradients), None, None, None, None
+
+
+def _needed(ctx: Any, gradients: Iterable[_Maybe]) -> Iterator[_Maybe]:
+    """Gradients of x, weight, bias and residual. Autograd gives each the dtype of its input."""
+    return (g if need else None for g, need in zip(gradients, ctx.needs_input_grad, strict=False))
+
+
+# In NumPy. What has 16 bits goes through float32. Results are laid out as x is; their memory comes
+# from NumPy, which gets large pieces faster than torch.
+
+
+def _numpy(function: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
+    """What a function of bnlib.batchnorm returns, with tensors for arrays, on both sides."""
+    arrays = (_array(v) if isinstance(v, Tensor) else v for v in arguments)
+    returned = function(*arrays, **options, threads=torch.get_num_threads())
+    if not isinstance(returned, tuple):
+        returned = (returned,)
+    return [torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in returned]
+
+
+def _numpy_inference(
+    x: Tensor, mean: Tensor, var: Tensor, weight: _Maybe, bias: _Maybe, eps: float
+) -> Tensor:
+    try:
+        (y,) = _numpy(batch_norm_inference, x, mean, var, weight, bias, eps=eps)
+    except ValueError as error:  # var is negative or NaN; all else was checked
+        raise ValueError(f"running_{error}") from None
+    return y
+
+
+def _array(v: Tensor) -> np.ndarray:
+    return (v.float() if v.dtype in _HALVES else v).numpy(force=True)
+
+
+# In torch operations.
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel, (C,).
+
+    What is summed is x − K, with the mean of the first image as K: a constant channel gives its
+    value and 0, whatever the rounding.
+    """
+    near = x[:1].detach().mean(_others(x), dtype=_work_dtype(x))  # K, which cancels
+    rest = (x - _columns(near, x)).mean(_others(x))  # μ − K
+    var = (x - _columns(near, x) - _columns(rest, x)).square().mean(_others(x))
+    return near + rest, var
+
+
+def _normalize(
+    x: Tensor, mean: Tensor, var: Tensor, weight: _Maybe, bias: _Maybe, eps: float
 ) -> Tensor:
     """y = (x − μ)·slope + β: the mean first, so that a mean far from zero costs no digits."""
-    if running_mean is None or running_var is None:
-        raise ValueError(
-            f"running_mean and running_var are None; expected ({x.shape[1]},) in inference"
-        )
-    slope = (_columns(running_var, x) + eps).rsqrt()
-    if weight is not None:
-        slope = slope * _columns(weight, x)
-    y = (x - _columns(running_mean, x)) * slope
-    if bias is not None:
-        y += _columns(bias, x)
-    return y.to(x.dtype)
+    y = (x - _columns(mean, x)) * _slope(var, weight, eps, x)
+    return y if bias is None else y + _columns(bias, x)
+
+
+def _gradients(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: _Maybe,
+    eps: float,
+    y: _Maybe,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dx, dgamma = Σ dz x̂, dbeta = Σ dz, and dz, which is dy, or where there is a y, that of ReLU.
+
+    dx = slope · (dz − mean(dz) − x̂ mean(dz x̂)); in inference slope · dz.
+    """
+    dz = _through_relu(dy, y)
+    wide_dz = dz.to(_work_dtype(x))
+    x_hat = (x - _columns(mean, x)) * _slope(var, None, eps, x)
+    dbeta = wide_dz.sum(_others(x))
+    dgamma = (wide_dz * x_hat).sum(_others(x))
+    dx = wide_dz
+    if training:
+        count = _count(x)
+        dx = dx - _columns(dbeta / count, x) - x_hat * _columns(dgamma / count, x)
+    dx = dx * _slope(var, weight, eps, x)
+    return dx, dgamma, dbeta, dz
+
+
+def _sums(dz: Tensor, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Any:
+    """Σ dz x̂ and Σ dz by `_gradients`, in parts of 512 KiB of float64, for the cache."""
+    rows = max(1, (1 << 16) * len(x) // max(1, x.numel()))
+    parts = (
+        _gradients(*part, mean, var, None, eps, None, False)[1:3]
+        for part in zip(dz.split(rows), x.split(rows), strict=True)
+    )
+    return map(sum, zip(*parts, strict=True))
+
+
+def _slope(var: Tensor, weight: _Maybe, eps: float, x: Tensor) -> Tensor:
+    """γ / sqrt(σ² + ε), to broadcast against x."""
+    inv_std = (_columns(var, x) + eps).rsqrt()
+    return inv_std if weight is None else inv_std * _columns(weight, x)
+
+
+def _finish(y: Tensor, residual: _Maybe, relu: bool) -> Tensor:
+    """max(0, y + residual), or what is asked for of that."""
+    if residual is not None:
+        y = y + residual
+    return y.relu() if relu else y
+
+
+def _through_relu(dy: Tensor, y: _Maybe) -> Tensor:
+    return dy if y is None else torch.ops.aten.threshold_backward(dy, y, 0)
+
+
+# Running statistics.
 
 
 def _follow(
     running_mean: Tensor, mean: Tensor, running_var: Tensor, var: Tensor, momentum: float
 ) -> None:
     """Move running statistics toward those of a mini-batch; all (C,), var unbiased."""
-    good = var < math.inf  # false for a NaN, too; where the mean is not finite, var is not either
-    for running, new in (running_mean, mean), (running_var, var):
-        running.lerp_(torch.where(good, new.to(running.dtype), running), momentum)
-    if good.device.type == "cpu" and not good.all():
-        channels = ", ".join(map(str, (~good).nonzero().flatten().tolist()))
-        warnings.warn(
-            f"channel {channels}: the batch has a NaN or an infinity; the running statistics of "
-            "the channel were not updated",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+        _Follow.apply(running_mean, mean, running_var, var, momentum)
+        return
+    new_mean, new_var = mean.to(running_mean.dtype), var.to(running_var.dtype)
+    looking = mean.device.type == "cpu" and not _watched(mean)
+    # A NaN or an infinity leaves its mark on a sum.
+    if not (looking and math.isfinite(new_mean.sum() + new_var.sum())):
+        good = new_mean.isfinite() & new_var.isfinite()
+        new_mean = torch.where(good, new_mean, running_mean)
+        new_var = torch.where(good, new_var, running_var)
+        if looking and not good.all():
+            channels = ", ".join(map(str, (~good).nonzero().flatten().tolist()))
+            warnings.warn(
+                f"channel {channels}: the batch has a NaN or an infinity, or a variance beyond "
+                f"{running_var.dtype}; the running statistics of the channel were not updated",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+    running_mean.lerp_(new_mean, momentum)
+    running_var.lerp_(new_var, momentum)
+
+
+class _Follow(torch.autograd.Function):
+    """The same under torch.func, which refuses to change in place what a function captured."""
+
+    @staticmethod
+    def forward(*vectors_and_momentum: Any) -> None:
+        _follow(*vectors_and_momentum)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass  # nothing comes back
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *vectors_and_momentum: Any) -> tuple[None, None]:
+        if in_dims[0] is None or in_dims[2] is None:
+            raise RuntimeError(
+                "running_mean and running_var are not mapped over by vmap; expected a pair for "
+                "each mini-batch, or None: all would change the same two in place"
+            )
+        *vectors, momentum = vectors_and_momentum
+        each_of = [
+            [v] * info.batch_size if dim is None else v.unbind(dim)
+            for v, dim in zip(vectors, in_dims, strict=False)
+        ]
+        for mapped in zip(*each_of, strict=True):
+            _Follow.apply(*mapped, momentum)
+        return None, None
+
+
+@functools.cache
+def _triton() -> tuple[Any, str]:
+    """The kernels, or None and why they cannot be imported."""
+    try:
+        from bnlib.torch import triton
+    except ImportError as error:
+        return None, str(error)
+    return triton, ""
+
+
+def _watched(*tensors: _Maybe) -> str:
+    """Why torch has to see each operation on the tensors; nothing where it does not."""
+    if torch.compiler.is_compiling():
+        return "torch.compile or torch.export traces the operations"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func is at work"
+    if torch._C._len_torch_dispatch_stack() or torch.jit.is_tracing():
+        return "the operations are recorded"
+    for v in tensors:
+        if v is None:
+            continue
+        if type(v).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+            return f"{type(v).__name__} has operations of its own"
+        if not torch._C._has_storage(v):
+            return "the tensor has no memory of its own"
+        if unpack_dual(v).tangent is not None:
+            return "forward-mode differentiation is under way"
+    return ""
+
+
+# What the tensors are.
 
 
 def _work_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of the arithmetic: float32 for float16 and bfloat16."""
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    """The dtype of torch operations: float64, but Apple's GPUs have none."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def _others(x: Tensor) -> tuple[int, ...]:
@@ -183,7 +457,7 @@ def _count(x: Tensor) -> int:
 
 def _columns(v: Tensor, x: Tensor) -> Tensor:
     """v, (C,), in the dtype of the arithmetic, as (1, C, 1, …), which broadcasts against x."""
-    return v.to(_work_dtype(x)).view(1, -1, *[1] * (x.ndim - 2))
+    return v.to(_work_dtype(x)).reshape(1, -1, *[1] * (x.ndim - 2))
 
 
 def _check_numbers(momentum: float, eps: float) -> None:
@@ -195,29 +469,33 @@ def _check_numbers(momentum: float, eps: float) -> None:
 
 def _check_tensors(
     x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    running_mean: _Maybe,
+    running_var: _Maybe,
+    weight: _Maybe,
+    bias: _Maybe,
+    residual: _Maybe = None,
 ) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
+    if not isinstance(x, Tensor) or x.dtype not in _DTYPES:
         what = f"has dtype {x.dtype}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
-        raise TypeError(f"x {what}; expected a tensor of floating-point numbers")
+        raise TypeError(f"x {what}; expected a tensor of floating-point numbers, 16 to 64 bits")
     if x.ndim < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; expected (N, C) or (N, C, *spatial)")
     if (running_mean is None) != (running_var is None):
         absent = "running_mean" if running_mean is None else "running_var"
         raise ValueError(f"{absent} alone is None; expected both running statistics, or neither")
-    for name, v in (
-        ("running_mean", running_mean),
-        ("running_var", running_var),
-        ("weight", weight),
-        ("bias", bias),
+    channels, wide = x.shape[1:2], torch.float32 if x.dtype in _HALVES else x.dtype
+    for name, v, shape, dtypes in (
+        ("running_mean", running_mean, channels, ()),
+        ("running_var", running_var, channels, ()),
+        ("weight", weight, channels, (x.dtype, wide)),
+        ("bias", bias, channels, (x.dtype, wide)),
+        ("residual", residual, x.shape, (x.dtype,)),
     ):
-        if v is not None and v.shape != (x.shape[1],):
-            raise ValueError(
-                f"{name} has shape {tuple(v.shape)}; expected ({x.shape[1]},), one per channel"
-            )
-    for name, v in ("weight", weight), ("bias", bias):
-        if v is not None and v.dtype not in (x.dtype, _work_dtype(x)):
-            raise TypeError(f"{name} has dtype {v.dtype}; expected {_work_dtype(x)}, to go with x")
+        if v is None:
+            continue
+        if v.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(v.shape)}; expected {tuple(shape)}")
+        if dtypes and v.dtype not in dtypes:
+            raise TypeError(f"{name} has dtype {v.dtype}; expected {dtypes[-1]}, to go with x")
+        if v.device != x.device:
+            raise ValueError(f"{name} is on {v.device}; expected {x.device}, where x is")

@@ -1,0 +1,362 @@
+r"""BatchNorm over a mini-batch that is spread over several processes, the ranks of a group.
+
+Each rank sums up its part in float64 as (count, mean, M), where M is the sum of the squared
+deviations from that mean; the ranks tell one another, and each merges what it was told in the same
+way. In the backward pass the sums of dy and of dy·x̂ travel likewise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bnlib.torch.functional import (
+    _check_numbers,
+    _check_tensors,
+    _columns,
+    _count,
+    _follow,
+    _normalize,
+    _others,
+    _slope,
+    _statistics,
+    batch_norm,
+)
+from bnlib.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm, _Module
+
+_CHANNELS = 256  # as many fit into the first message, 4 KiB
+_FIRST = 2 + 2 * _CHANNELS
+_PART = 1 << 17  # values, 1 MiB in float64
+
+
+def sync_batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    relu: bool = False,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    r"""`bnlib.torch.batch_norm` of the mini-batch of all ranks; each has its part of it.
+
+    .. math:: n = \sum_r n_r, \qquad \mu = \frac{1}{n} \sum_r n_r \mu_r, \qquad
+        M = \sum_r \left( M_r + n_r (\mu_r - \mu)^2 \right), \qquad \sigma^2 = M / n
+
+    In training all ranks of the group must call it, and call `backward`, together. A part may have
+    any number of examples, and none: what counts is the sum. Running statistics are those of the
+    whole mini-batch, to the same bits on all ranks. Without a process group, with one rank, and in
+    inference it is `batch_norm`, and nothing is sent.
+
+    The derivative dx is that of the sum of the ranks' losses. Those of weight and bias are the sums
+    over the rank's own values alone, as for every parameter; `DistributedDataParallel` averages
+    them over the k ranks. It so trains on the mean loss of the whole mini-batch when each rank's
+    loss is the mean over its part and the parts are equal. When they are not, let each rank's loss
+    be the sum over its part, times k/n.
+
+    Args:
+        x: the rank's part of the mini-batch, `(N, C)` or `(N, C, *spatial)`; N may differ.
+        running_mean: (C,), any floating-point dtype, or None in training to follow nothing.
+        running_var: likewise; unbiased.
+        weight: γ, (C,), or None for 1.
+        bias: β, likewise, or None for 0.
+        training: whether to use and follow the statistics of the mini-batch.
+        momentum: weight of the mini-batch in the running statistics, in [0, 1].
+        eps: added to the variance, in units of x²; positive.
+        residual: what is added to y, of x's shape and dtype, or None.
+        relu: whether to end with max(0, ·).
+        group: the ranks that share the mini-batch; None for all.
+
+    Returns:
+        y, of x's shape, dtype and memory format. It can be differentiated any number of times.
+
+    Raises:
+        TypeError: as `batch_norm`, before anything is sent.
+        ValueError: as `batch_norm`, before anything is sent; on all ranks when they differ in C,
+            or have a single value of a channel in all.
+        RuntimeError: another rank ended, or did not answer within the timeout of the group.
+
+    Source: Chan, Golub & LeVeque 1979; chapter "Many machines".
+    """
+    if not training or _ranks(group) == 1:
+        return batch_norm(
+            x,
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            training,
+            momentum,
+            eps,
+            residual=residual,
+            relu=relu,
+        )
+    y, _ = _train(x, running_mean, running_var, weight, bias, momentum, eps, residual, relu, group)
+    return y
+
+
+def _ranks(group: dist.ProcessGroup | None) -> int:
+    """The number of ranks in the group; 1 where no process group was initialized."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 1
+    if (ranks := dist.get_world_size(group)) < 1:
+        raise ValueError("group is one that this process does not belong to")
+    return ranks
+
+
+def _train(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+    residual: Tensor | None,
+    relu: bool,
+    group: dist.ProcessGroup | None,
+) -> tuple[Tensor, int]:
+    """y, and the number of values of a channel on all ranks."""
+    _check_numbers(momentum, eps)
+    _check_tensors(x, running_mean, running_var, weight, bias, residual)
+    y, mean, var, count = _normalize_together(x, weight, bias, eps, group)
+    if count and running_mean is not None and running_var is not None:
+        _follow(running_mean, mean, running_var, var * (count / (count - 1)), momentum)
+    if residual is not None:
+        y = y + residual
+    return y.relu() if relu else y, count
+
+
+class _SyncBatchNorm(torch.autograd.Function):
+    """y; the mean and the biased variance, (C,), of all ranks; and their number of values."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        group: dist.ProcessGroup | None,
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        own = _merge(torch.stack([_summary(part) for (part,) in _parts(x)]))
+        whole = _merge(_gather(own, group))
+        count = int(whole[0])
+        mean, m2 = whole[1:].chunk(2)
+        ctx.eps, ctx.group, ctx.count = eps, group, max(count, 1)
+        var = m2 / ctx.count
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.mark_non_differentiable(mean, var)
+        y = [_normalize(part, mean, var, weight, bias, eps).to(x.dtype) for (part,) in _parts(x)]
+        return torch.cat(y), mean, var, count
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the next derivative sees that μ and σ² depend on x
+            mean = _sum(x.sum(_others(x), dtype=torch.float64), ctx.group) / ctx.count
+            m2 = (x - _columns(mean, x)).square().sum(_others(x))
+            var = _sum(m2, ctx.group) / ctx.count
+
+        def x_hat(part: Tensor) -> Tensor:
+            return (part - _columns(mean, x)) * _slope(var, None, ctx.eps, x)
+
+        # Σ dy and Σ dy x_hat, over the values of this rank
+        sums = x.new_zeros(2, x.shape[1], dtype=torch.float64)
+        for part, g in _parts(x, dy):
+            g = g.double()
+            sums = sums + torch.stack([v.sum(_others(x)) for v in (g, g * x_hat(part))])
+        dbeta, dgamma = sums
+        dx = None
+        if ctx.needs_input_grad[0]:
+            # dx = γ / sqrt(σ² + ε) · (dy − mean(dy) − x_hat mean(dy x_hat)), means over all ranks
+            mean_dy, mean_dy_x_hat = (_columns(v, x) for v in _sum(sums, ctx.group) / ctx.count)
+            slope = _slope(var, weight, ctx.eps, x)
+            dx = torch.cat(
+                [
+                    ((g - mean_dy - x_hat(part) * mean_dy_x_hat) * slope).to(x.dtype)
+                    for part, g in _parts(x, dy)
+                ]
+            )
+        return (
+            dx,
+            dgamma if ctx.needs_input_grad[1] else None,
+            dbeta if ctx.needs_input_grad[2] else None,
+            None,
+            None,
+        )
+
+
+# torch.compile leaves it as it is, and compiles the model around it.
+_normalize_together = torch.compiler.disable(_SyncBatchNorm.apply)
+
+
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors cut along N. On a CPU the float64 copies of a part fit into its cache."""
+    x = tensors[0]
+    rows = _PART // max(1, math.prod(x.shape[1:])) if x.device.type == "cpu" else len(x)
+    return zip(*(v.split(max(1, rows)) for v in tensors), strict=True)
+
+
+def _summary(x: Tensor) -> Tensor:
+    """The count, the mean and M of each channel of a part, (1 + 2C,), float64."""
+    if not _count(x):
+        return x.new_zeros(1 + 2 * x.shape[1], dtype=torch.float64)
+    mean, var = _statistics(x)
+    return torch.cat([mean.new_tensor([_count(x)]), mean, _count(x) * var])
+
+
+def _merge(told: Tensor) -> Tensor:
+    """The summary of the whole from those of its parts, (K, 1 + 2C), by Chan's formula."""
+    counts, (means, m2s) = told[:, :1], told[:, 1:].chunk(2, dim=1)
+    count = counts.sum(0)
+    mean = (counts * means).sum(0) / count.clamp(min=1)
+    m2 = (m2s + counts * (means - mean).square()).sum(0)
+    return torch.cat([count, mean, m2])
+
+
+def _gather(own: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The summaries of all ranks, in their order, (ranks, 1 + 2C).
+
+    The first message has the same length for every C: ranks that differ in C find out, where
+    messages of different lengths would end in a crash or, worse, in numbers.
+    """
+    first = own.new_zeros(_FIRST)
+    first[0] = len(own) // 2
+    first[1 : 1 + len(own)] = own[: _FIRST - 1]
+    messages = _all_gather(first, group)
+    channels, counts = messages[:, :2].T.tolist()
+    if len(set(channels)) > 1:
+        raise ValueError(
+            f"x has {', '.join(f'{c:.0f}' for c in channels)} channels on the ranks, in their "
+            "order; expected the same number on all"
+        )
+    if 1 + len(own) > _FIRST:
+        messages = torch.cat([messages, _all_gather(own[_FIRST - 1 :], group)], dim=1)
+    if sum(counts) == 1:
+        raise ValueError(
+            "x has one value per channel on all ranks together; expected at least 2 in training: "
+            "the variance of one value is 0, and y would be bias whatever x is"
+        )
+    return messages[:, 1 : 1 + len(own)]
+
+
+def _all_gather(v: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """v, (L,), of each rank: (ranks, L)."""
+    messages = v.new_empty(dist.get_world_size(group), len(v))
+    dist.all_gather(list(messages.unbind()), v, group=group)
+    return messages
+
+
+def _sum(v: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Σ v over the ranks; it can be differentiated."""
+    return _Sum.apply(v, group)
+
+
+class _Sum(torch.autograd.Function):
+    """Σ v over the ranks: all losses depend on it, so dv is the sum of their derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        total = v.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *dtotal: Tensor) -> tuple[Tensor, None]:
+        return _sum(dtotal[0], ctx.group), None
+
+
+class SyncBatchNorm(_BatchNorm):
+    r"""`bnlib.torch.BatchNorm2d` over the mini-batch of all ranks, and for any number of axes.
+
+    State dicts load both ways with the BatchNorm layers of torch. Unlike `torch.nn.SyncBatchNorm`
+    it also runs on the CPU, takes `(N, C)` as well as `(N, C, *spatial)`, and can be differentiated
+    twice. A mini-batch that is empty on some of the ranks is counted, on all of them.
+
+    Args:
+        args: as for `bnlib.torch.BatchNorm2d`.
+        group: the ranks that share a mini-batch; None for all.
+        options: as for `bnlib.torch.BatchNorm2d`.
+
+    Raises:
+        ValueError: as for `bnlib.torch.BatchNorm2d`.
+
+    Source: chapter "Many machines".
+    """
+
+    _ndims, _shape = tuple(range(2, 65)), "(N, {0}) or (N, {0}, *spatial)"  # torch ends at 64 axes
+
+    def __init__(self, *args: Any, group: dist.ProcessGroup | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.group = group
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """y, of the shape of x; with a residual of that shape, y + residual, before any ReLU."""
+        if not self.training or _ranks(self.group) == 1:
+            return super().forward(x, residual)
+        self._check_input_dim(x)
+        following = self.track_running_stats
+        batches = self.num_batches_tracked if following else None
+        momentum = self.momentum
+        if momentum is None:  # the average over all mini-batches: weights 1, 1/2, 1/3, …
+            momentum = 0.0 if batches is None else 1 / (int(batches) + 1)
+        y, count = _train(
+            x,
+            self.running_mean if following else None,
+            self.running_var if following else None,
+            self.weight,
+            self.bias,
+            momentum,
+            self.eps,
+            residual,
+            self.relu,
+            self.group,
+        )
+        if batches is not None and count:
+            batches += 1  # the buffer itself
+        return y
+
+
+_LAYERS = (
+    torch.nn.BatchNorm1d,
+    torch.nn.BatchNorm2d,
+    torch.nn.BatchNorm3d,
+    torch.nn.SyncBatchNorm,
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+)
+
+
+def convert_sync(model: _Module, group: dist.ProcessGroup | None = None) -> _Module:
+    """Turn the BatchNorm layers of a model, torch's and bnlib's, into `SyncBatchNorm`, in place.
+
+    As with `bnlib.torch.convert`, the layers stay the same objects, with their parameters, buffers
+    and hooks, and what somebody derived from them stays as it is. Call it before
+    `DistributedDataParallel` wraps the model.
+
+    Args:
+        model: a model, or a single layer.
+        group: the ranks that share a mini-batch. None for all; or, where the layer is a
+            `torch.nn.SyncBatchNorm`, for its own.
+
+    Returns:
+        The model itself.
+    """
+    for layer in model.modules():
+        if type(layer) in _LAYERS:
+            layer.group = group or getattr(layer, "process_group", None)  # type: ignore[assignment]
+            layer.__class__ = SyncBatchNorm
+    return model
