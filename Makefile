@@ -8,6 +8,9 @@
 # make sweeps ONLY=decay    ... or one of them
 # make frameworks           compare with Keras and Flax, in .venv-frameworks, which it sets up
 # make frameworks RECORD=1  ... and write down what they do, in bnlib/frameworks.json
+# make bench                how accurate and how fast bnlib and others are here: about four minutes
+# make bench ONLY=accuracy  ... or one of accuracy, speed and gpu
+# make bench RECORD=1       ... and write down the results, in bnlib/records
 
 # The first of these that is new enough; else python3, which then says what is missing.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -15,11 +18,13 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$python && exit; done; echo python3)
 PORT ?= 8000
 RUN := .venv/bin/python
+# JAX takes part in the benchmarks where `make frameworks` has brought it.
+BENCH = $(if $(wildcard .venv-frameworks/complete),.venv-frameworks/bin/python,$(RUN))
 SOURCES = $(shell find _config.yml _toc.yml requirements.txt tools/build.py book bnlib \
 	-type f -not -path '*/.*' -not -name '*.pyc')
 
 .DELETE_ON_ERROR: # a book with warnings is not a book: the next run builds it again
-.PHONY: book serve test lint format types tests frameworks notebooks sweeps address clean env
+.PHONY: book serve test lint format types tests frameworks bench notebooks sweeps address clean env
 
 book: _build/html/index.html
 	@echo "The book: $(CURDIR)/_build/html/index.html"
@@ -50,6 +55,10 @@ tests:
 frameworks:
 	@$(PYTHON) tools/setup_env.py frameworks
 	BNLIB_RECORD=$(RECORD) .venv-frameworks/bin/python -m pytest tests/frameworks
+
+bench: env
+	@for name in $(or $(ONLY),accuracy speed); do \
+		$(BENCH) benchmarks/$$name.py $(if $(RECORD),--record) || exit 1; done
 
 notebooks: env
 	@$(RUN) tools/notebooks.py $(ONLY)
