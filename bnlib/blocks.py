@@ -219,8 +219,8 @@ def _add_rows(g: np.ndarray, d: np.ndarray, partial: np.ndarray) -> None:
     sums = partial.reshape(2, -1)[:, :width]
     for part, n in _parts(len(g), _ROWS):
         g_parts, d_parts = (v[part].reshape(-1, n, width) for v in (g, d))
-        sums[0] += np.add.reduce(np.add.reduce(g_parts, 1), 0)
-        sums[1] += np.add.reduce(np.einsum("kij,kij->kj", g_parts, d_parts), 0)
+        sums[0] += np.add.reduce(np.add.reduce(g_parts, 1), 0, np.float64)
+        sums[1] += np.add.reduce(np.einsum("kij,kij->kj", g_parts, d_parts), 0, np.float64)
 
 
 def _add_positions(g: np.ndarray, d: np.ndarray, partial: np.ndarray) -> None:

@@ -25,6 +25,7 @@ from bnlib.torch.training import accuracy
 
 BATCH = 64  # images in a mini-batch, of all processes together
 COMPARED = 10  # steps
+CUDA = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", 2))  # a GPU a process
 
 
 def main() -> None:
@@ -33,10 +34,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500, help="mini-batches (500)")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a process a core
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if CUDA:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     dist.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo",
+        "nccl" if CUDA else "gloo",
         timeout=datetime.timedelta(seconds=options.timeout),
     )
     try:
@@ -88,7 +89,7 @@ def part(images: np.ndarray, labels: np.ndarray, rank: int, ranks: int) -> tuple
     """Every `ranks`-th image and its label; each rank has as many."""
     own = slice(rank, len(labels) // ranks * ranks, ranks)
     x = mnist.standardize(images[own]).reshape(-1, 1, 28, 28)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if CUDA else "cpu"
     return torch.tensor(x, device=device), torch.tensor(labels[own], device=device)
 
 

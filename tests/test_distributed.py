@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -283,7 +284,7 @@ def job_compiled(rank, groups, alone):
             warnings.simplefilter("ignore")  # what the compiler itself does
             y = net(leaf)
         y.sum().backward()
-        results.append((y.detach(), leaf.grad, layer[0].running_var.clone()))
+        results.append((y.detach(), leaf.grad, *(v.clone() for v in net.buffers())))
     return results
 
 
@@ -446,7 +447,7 @@ def test_mini_batches_are_counted_alike_on_all_ranks(done):
 def test_it_goes_on_within_a_compiled_model(done):
     for rank in done:
         eager, compiled = rank["job_compiled"]
-        for ours, theirs in zip(eager[:2], compiled[:2], strict=True):
+        for ours, theirs in zip(eager, compiled, strict=True):
             torch.testing.assert_close(ours, theirs)
 
 
@@ -531,6 +532,9 @@ def start():
             text=True,
         )
         started.append(process)
+        timer = threading.Timer(120, process.kill)  # nobody waits longer for its first words
+        timer.daemon = True
+        timer.start()
         return process
 
     yield start
@@ -553,7 +557,7 @@ def test_the_example_trains(start):
 
 def start_ranks(start, torchrun):
     """The example for longer than a test; what was started, and the process of rank 1."""
-    long = [*EXAMPLE, "--steps", "5000", "--timeout", "5"]
+    long = [*EXAMPLE, "--steps", "5000", "--timeout", "10"]
     if torchrun:
         agent = start([*TORCHRUN, *long])
         printed = ""
@@ -592,8 +596,8 @@ def test_a_rank_that_dies_ends_the_others(torchrun, how, start):
     os.kill(process, getattr(signal, how))
     began = time.monotonic()
     printed, _ = first.communicate(timeout=60)
-    assert time.monotonic() - began < 30  # 5, and what ending a process takes
+    assert time.monotonic() - began < 45  # 10, and what ending a process takes
     assert first.returncode == 1
-    message = "rank 0 ends: another process ended, or did not answer for 5 s"
+    message = "rank 0 ends: another process ended, or did not answer for 10 s"
     # torchrun may end it with SIGTERM before it has said so
     assert message in printed or (torchrun and "local_rank: 1" in printed), printed

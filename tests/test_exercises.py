@@ -25,7 +25,7 @@ def text_of(notebook):
 SOLUTIONS = [text_of(path) for path in sorted((ROOT / "book/solutions").glob("*.ipynb"))]
 CHAPTERS = [
     text_of(path)
-    for folder in ("idea", "mnist")
+    for folder in ("idea", "mnist", "speed")
     for path in (ROOT / "book" / folder).glob("*.ipynb")
 ]
 

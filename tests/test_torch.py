@@ -11,6 +11,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import batch_norm as native
 
 import bnlib
@@ -279,6 +280,28 @@ def test_what_is_kept_for_the_backward_pass(device):
         x += 1
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward(dy)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_x_is_given_back_after_the_backward_pass(dtype, device):
+    """Also when y lives on: a loss that is kept does not keep all activations."""
+    leaf = torch.randn(64, 32, 14, 14, device=device, dtype=dtype, requires_grad=True)
+    x = leaf + 1
+    memory = StorageWeakRef(x.untyped_storage())
+    y = batch_norm(x, None, None, training=True)
+    if device.type == "cpu":  # no array in what is kept aside of autograd's own tensors
+        kept = vars(y.grad_fn.cache.sweep).values()
+        assert all(v.size <= 32 for v in kept if isinstance(v, np.ndarray))
+    loss = y.sum()
+    loss.backward()
+    del x, y
+    assert memory.expired() and loss.grad_fn is not None
+
+
+def test_running_statistics_do_not_overflow_between_finite_values(device):
+    mean, var = torch.tensor([-3e38], device=device), torch.ones(1, device=device)
+    batch_norm(torch.full((4, 1), 3e38, device=device), mean, var, training=True)
+    assert mean.item() == pytest.approx(-2.4e38)
 
 
 def test_input_is_not_modified(device):

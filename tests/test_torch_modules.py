@@ -216,6 +216,15 @@ def test_fx_traces_inference(device):
     ]
 
 
+def test_fx_traces_training_and_counts(device):
+    ours, _ = pair(device)
+    (x, _), *_ = batches(device)
+    traced = torch.fx.symbolic_trace(torch.nn.Sequential(copy.deepcopy(ours)).train())
+    assert_close([traced(x)], [ours(x)], 0)
+    state = {name.removeprefix("0."): v for name, v in traced.state_dict().items()}
+    assert_close(state.values(), ours.state_dict().values(), 0)
+
+
 def test_a_layer_trains(device):
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), BatchNorm2d(3), torch.nn.ReLU())

@@ -324,6 +324,17 @@ def test_a_residual_that_needs_no_gradient(single_read):
         torch.testing.assert_close(mine, its, rtol=1e-6, atol=1e-6)
 
 
+@where_kernels_run
+def test_a_nan_lets_dresidual_through():
+    """As torch's ReLU does."""
+    x, weight, bias, dy = draw((6, 4, 5, 3))
+    residual = x.clone()
+    residual[0, 0, 0, 0] = math.nan
+    y, mean, var = kernels().train(x, weight, bias, 0.01, residual, True)
+    *_, dresidual = kernels().backward(dy, x, mean, var, weight, 0.01, y)
+    assert y[0, 0, 0, 0].isnan() and dresidual[0, 0, 0, 0] == dy[0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
 @where_kernels_run

@@ -22,8 +22,9 @@ few lines::
 from bnlib.exercises.idea import EXERCISES as _IDEA
 from bnlib.exercises.judge import Exercise, check, find_problem, names, register, verify
 from bnlib.exercises.mnist import EXERCISES as _MNIST
+from bnlib.exercises.speed import EXERCISES as _SPEED
 
 __all__ = ["Exercise", "check", "find_problem", "names", "register", "verify"]
 
-for _exercise in (*_IDEA, *_MNIST):
+for _exercise in (*_IDEA, *_MNIST, *_SPEED):
     register(_exercise)

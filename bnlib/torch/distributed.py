@@ -20,6 +20,7 @@ from bnlib.torch.functional import (
     _check_tensors,
     _columns,
     _count,
+    _finish,
     _follow,
     _normalize,
     _others,
@@ -53,10 +54,10 @@ def sync_batch_norm(
     .. math:: n = \sum_r n_r, \qquad \mu = \frac{1}{n} \sum_r n_r \mu_r, \qquad
         M = \sum_r \left( M_r + n_r (\mu_r - \mu)^2 \right), \qquad \sigma^2 = M / n
 
-    In training all ranks of the group must call it, and call `backward`, together. A part may have
-    any number of examples, and none: what counts is the sum. Running statistics are those of the
-    whole mini-batch, to the same bits on all ranks. Without a process group, with one rank, and in
-    inference it is `batch_norm`, and nothing is sent.
+    In training all ranks of the group must call it together, and together ask for the gradient of
+    x. A part may have any number of examples, and none: what counts is the sum. Running statistics
+    are those of the whole mini-batch, to the same bits on all ranks. Without a process group, with
+    one rank, and in inference it is `batch_norm`, and nothing is sent.
 
     The derivative dx is that of the sum of the ranks' losses. Those of weight and bias are the sums
     over the rank's own values alone, as for every parameter; `DistributedDataParallel` averages
@@ -114,6 +115,7 @@ def _ranks(group: dist.ProcessGroup | None) -> int:
     return ranks
 
 
+@torch.compiler.disable  # torch.compile leaves it as it is, and compiles the model around it
 def _train(
     x: Tensor,
     running_mean: Tensor | None,
@@ -129,12 +131,10 @@ def _train(
     """y, and the number of values of a channel on all ranks."""
     _check_numbers(momentum, eps)
     _check_tensors(x, running_mean, running_var, weight, bias, residual)
-    y, mean, var, count = _normalize_together(x, weight, bias, eps, group)
+    y, mean, var, count = _SyncBatchNorm.apply(x, weight, bias, eps, group)
     if count and running_mean is not None and running_var is not None:
         _follow(running_mean, mean, running_var, var * (count / (count - 1)), momentum)
-    if residual is not None:
-        y = y + residual
-    return y.relu() if relu else y, count
+    return _finish(y, residual, relu).to(x.dtype), count
 
 
 class _SyncBatchNorm(torch.autograd.Function):
@@ -157,7 +157,8 @@ class _SyncBatchNorm(torch.autograd.Function):
         var = m2 / ctx.count
         ctx.save_for_backward(x, weight, mean, var)
         ctx.mark_non_differentiable(mean, var)
-        y = [_normalize(part, mean, var, weight, bias, eps).to(x.dtype) for (part,) in _parts(x)]
+        wide = torch.promote_types(x.dtype, torch.float32)  # rounded to 16 bits once, at the end
+        y = [_normalize(part, mean, var, weight, bias, eps).to(wide) for (part,) in _parts(x)]
         return torch.cat(y), mean, var, count
 
     @staticmethod
@@ -197,14 +198,11 @@ class _SyncBatchNorm(torch.autograd.Function):
         )
 
 
-# torch.compile leaves it as it is, and compiles the model around it.
-_normalize_together = torch.compiler.disable(_SyncBatchNorm.apply)
-
-
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The tensors cut along N. On a CPU the float64 copies of a part fit into its cache."""
     x = tensors[0]
-    rows = _PART // max(1, math.prod(x.shape[1:])) if x.device.type == "cpu" else len(x)
+    values = _PART if x.device.type == "cpu" else 1 << 24
+    rows = values // max(1, math.prod(x.shape[1:]))
     return zip(*(v.split(max(1, rows)) for v in tensors), strict=True)
 
 
@@ -287,7 +285,7 @@ class SyncBatchNorm(_BatchNorm):
 
     Args:
         args: as for `bnlib.torch.BatchNorm2d`.
-        group: the ranks that share a mini-batch; None for all.
+        process_group: the ranks that share a mini-batch; None for all.
         options: as for `bnlib.torch.BatchNorm2d`.
 
     Raises:
@@ -298,13 +296,15 @@ class SyncBatchNorm(_BatchNorm):
 
     _ndims, _shape = tuple(range(2, 65)), "(N, {0}) or (N, {0}, *spatial)"  # torch ends at 64 axes
 
-    def __init__(self, *args: Any, group: dist.ProcessGroup | None = None, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, process_group: dist.ProcessGroup | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
-        self.group = group
+        self.process_group = process_group
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """y, of the shape of x; with a residual of that shape, y + residual, before any ReLU."""
-        if not self.training or _ranks(self.group) == 1:
+        if not self.training or _ranks(self.process_group) == 1:
             return super().forward(x, residual)
         self._check_input_dim(x)
         following = self.track_running_stats
@@ -322,7 +322,7 @@ class SyncBatchNorm(_BatchNorm):
             self.eps,
             residual,
             self.relu,
-            self.group,
+            self.process_group,
         )
         if batches is not None and count:
             batches += 1  # the buffer itself
@@ -337,10 +337,11 @@ _LAYERS = (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
+    SyncBatchNorm,
 )
 
 
-def convert_sync(model: _Module, group: dist.ProcessGroup | None = None) -> _Module:
+def convert_sync(model: _Module, process_group: dist.ProcessGroup | None = None) -> _Module:
     """Turn the BatchNorm layers of a model, torch's and bnlib's, into `SyncBatchNorm`, in place.
 
     As with `bnlib.torch.convert`, the layers stay the same objects, with their parameters, buffers
@@ -349,14 +350,15 @@ def convert_sync(model: _Module, group: dist.ProcessGroup | None = None) -> _Mod
 
     Args:
         model: a model, or a single layer.
-        group: the ranks that share a mini-batch. None for all; or, where the layer is a
-            `torch.nn.SyncBatchNorm`, for its own.
+        process_group: the ranks that share a mini-batch. None for all; or, where a layer is a
+            `SyncBatchNorm` already, torch's or bnlib's, for its own.
 
     Returns:
         The model itself.
     """
     for layer in model.modules():
         if type(layer) in _LAYERS:
-            layer.group = group or getattr(layer, "process_group", None)  # type: ignore[assignment]
+            own: Any = getattr(layer, "process_group", None)
+            layer.process_group = process_group or own  # type: ignore[assignment]
             layer.__class__ = SyncBatchNorm
     return model

@@ -56,13 +56,15 @@ def backend_for(x: Tensor) -> Backend:
     """
     if reason := _watched(x):
         return Backend("torch", reason)
+    if not x.numel():
+        return Backend("torch", "the mini-batch is empty")
     if x.device.type == "cpu":
         return Backend("numpy", "the tensor is in the memory of the CPU")
     if x.device.type != "cuda":
         return Backend("torch", f"there are no kernels for the device {x.device}")
     kernels, reason = _triton()
     if kernels is None:
-        return Backend("torch", f"Triton cannot be imported: {reason}")
+        return Backend("torch", f"Triton does not work here: {reason}")
     return Backend("triton", "the tensor is on a CUDA device")
 
 
@@ -192,7 +194,10 @@ class _Training(torch.autograd.Function):
         if again or ctx.backend == "torch" or _watched(dy):
             gradients = _gradients(dy, x, mean, var, weight, ctx.eps, y, True)
         elif ctx.backend == "triton":
-            gradients = _triton()[0].backward(dy, x, mean, var, weight, ctx.eps, y)
+            needs_dresidual = ctx.needs_input_grad[3]
+            gradients = _triton()[0].backward(
+                dy, x, mean, var, weight, ctx.eps, y, needs_dresidual=needs_dresidual
+            )
         else:
             dz = _through_relu(dy, y)
             cache = replace(ctx.cache, x=_array(x))
@@ -229,14 +234,17 @@ class _Inference(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[_Maybe, ...]:
         x, weight, mean, var, y = ctx.saved_tensors
         gradients: Iterable[_Maybe]
-        if torch.is_grad_enabled() or ctx.backend != "numpy" or _watched(dy):
+        if torch.is_grad_enabled() or ctx.backend == "torch" or _watched(dy):
             gradients = _gradients(dy, x, mean, var, weight, ctx.eps, y, False)
         else:
             dz, sums = _through_relu(dy, y), (None, None)
             if any(ctx.needs_input_grad[1:3]):
                 sums = _sums(dz, x, mean, var, ctx.eps)
-            # dx = γ / sqrt(σ² + ε) · dz, which is the inference of dz about 0
-            dx = _numpy_inference(dz, torch.zeros_like(var), var, weight, None, ctx.eps)
+            dx = None
+            if ctx.needs_input_grad[0]:
+                # dx = γ / sqrt(σ² + ε) · dz, which is the inference of dz about 0
+                inference = _numpy_inference if ctx.backend == "numpy" else _triton()[0].inference
+                dx = inference(dz, torch.zeros_like(var), var, weight, None, ctx.eps)
             gradients = dx, *sums, dz
         return *_needed(ctx, gradients), None, None, None, None
 
@@ -324,8 +332,9 @@ def _gradients(
 
 
 def _sums(dz: Tensor, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Any:
-    """Σ dz x̂ and Σ dz by `_gradients`, in parts of 512 KiB of float64, for the cache."""
-    rows = max(1, (1 << 16) * len(x) // max(1, x.numel()))
+    """Σ dz x̂ and Σ dz by `_gradients`, in parts: on a CPU 512 KiB of float64, for the cache."""
+    values = 1 << 16 if x.device.type == "cpu" else 1 << 24
+    rows = max(1, values * len(x) // max(1, x.numel()))
     parts = (
         _gradients(*part, mean, var, None, eps, None, False)[1:3]
         for part in zip(dz.split(rows), x.split(rows), strict=True)
@@ -375,8 +384,9 @@ def _follow(
                 RuntimeWarning,
                 stacklevel=3,
             )
-    running_mean.lerp_(new_mean, momentum)
-    running_var.lerp_(new_var, momentum)
+    for running, new in (running_mean, new_mean), (running_var, new_var):
+        wide = _work_dtype(running)  # in float32, new − running may be too large
+        running.copy_(running.to(wide).lerp(new.to(wide), momentum))
 
 
 class _Follow(torch.autograd.Function):
@@ -409,10 +419,13 @@ class _Follow(torch.autograd.Function):
 
 @functools.cache
 def _triton() -> tuple[Any, str]:
-    """The kernels, or None and why they cannot be imported."""
+    """The kernels, or None and why they do not work: no Triton, no C compiler, too old a GPU."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # on the CPU it is interpreted
     try:
         from bnlib.torch import triton
-    except ImportError as error:
+
+        triton.train(torch.zeros(2, 1, device=device), None, None, 1e-5)
+    except Exception as error:  # whatever it is, torch operations will do
         return None, str(error)
     return triton, ""
 
@@ -480,13 +493,15 @@ def _check_tensors(
         raise TypeError(f"x {what}; expected a tensor of floating-point numbers, 16 to 64 bits")
     if x.ndim < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; expected (N, C) or (N, C, *spatial)")
+    if x.shape[1] == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected at least one channel on axis 1")
     if (running_mean is None) != (running_var is None):
         absent = "running_mean" if running_mean is None else "running_var"
         raise ValueError(f"{absent} alone is None; expected both running statistics, or neither")
     channels, wide = x.shape[1:2], torch.float32 if x.dtype in _HALVES else x.dtype
     for name, v, shape, dtypes in (
-        ("running_mean", running_mean, channels, ()),
-        ("running_var", running_var, channels, ()),
+        ("running_mean", running_mean, channels, _DTYPES),
+        ("running_var", running_var, channels, _DTYPES),
         ("weight", weight, channels, (x.dtype, wide)),
         ("bias", bias, channels, (x.dtype, wide)),
         ("residual", residual, x.shape, (x.dtype,)),
@@ -495,7 +510,8 @@ def _check_tensors(
             continue
         if v.shape != shape:
             raise ValueError(f"{name} has shape {tuple(v.shape)}; expected {tuple(shape)}")
-        if dtypes and v.dtype not in dtypes:
-            raise TypeError(f"{name} has dtype {v.dtype}; expected {dtypes[-1]}, to go with x")
+        if v.dtype not in dtypes:
+            expected = "a floating-point one" if dtypes is _DTYPES else f"{wide}, to go with x"
+            raise TypeError(f"{name} has dtype {v.dtype}; expected {expected}")
         if v.device != x.device:
             raise ValueError(f"{name} is on {v.device}; expected {x.device}, where x is")

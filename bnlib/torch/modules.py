@@ -59,7 +59,9 @@ class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
             residual=residual,
             relu=self.relu,
         )
-        if batches is not None and x.numel():
+        if batches is not None and not isinstance(x, Tensor):
+            batches.add_(x.numel() > 0)  # torch.fx writes it down
+        elif batches is not None and x.numel():
             batches += 1  # the buffer itself
         return y
 
@@ -87,7 +89,9 @@ class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
     .. math:: y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
     It is a subclass: what looks for BatchNorm layers finds it, and state dicts load both ways.
-    `layer(x, residual)` is y + residual, and with `relu=True` a layer ends with max(0, ·).
+    `layer(x, residual)` is y + residual, and with `relu=True` a layer ends with max(0, ·). Tools
+    that replace BatchNorm layers (`fuse_conv_bn_eval`, torch's `convert_sync_batchnorm`) know
+    nothing of that ReLU; bnlib's `convert_sync` keeps it.
 
     In two things it differs. An empty mini-batch is not counted. And a channel with a NaN or an
     infinity in the mini-batch keeps its running statistics; with `momentum=None` this mini-batch

@@ -193,7 +193,7 @@ def _load_dy(dy, y, offset, mask):
     """dy; past the ReLU whose output is y, if there is one."""
     g = tl.load(dy + offset, mask, 0.0)
     if y is not None:
-        g = tl.where(tl.load(y + offset, mask, 0.0) > 0, g, 0.0)
+        g = tl.where(tl.load(y + offset, mask, 0.0) <= 0, 0.0, g)  # a NaN lets dy through
     return g
 
 
