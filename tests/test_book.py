@@ -24,16 +24,6 @@ Pages = dict[Path, BeautifulSoup]
 
 
 @pytest.fixture(scope="module")
-def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the built book, from the command that `make book` runs."""
-    out = tmp_path_factory.mktemp("book")
-    command = [sys.executable, "tools/build.py", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return out / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
 def pages(html: Path) -> Pages:
     """Every page of the book, parsed."""
     paths = [path for path in html.rglob("*.html") if "_static" not in path.parts]
