@@ -6,10 +6,10 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from bnbook import figures, page
+from bnbook import figures, interactive, page
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for part in (figures, page):
+    for part in (figures, interactive, page):
         part.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,65 @@
+"""`{interactive} name`: a figure that a reader can touch, drawn by assets/interactive/name.js."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst.directives import unchanged, unchanged_required
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+SCRIPTS = Path(__file__).parents[2] / "assets" / "interactive"
+
+# What a figure shows of the recorded experiments and benchmarks, by its name.
+DATA: dict[str, Callable[[], Any]] = {}
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("interactive", Interactive)
+    app.add_css_file("interactive.css")
+    app.connect("html-page-context", load_scripts)
+
+
+class Interactive(SphinxDirective):
+    """A numbered figure. Without a script, a reader has the text of `alt` and the caption."""
+
+    required_arguments = 1
+    option_spec = {"alt": unchanged_required, "name": unchanged}
+    has_content = True  # the caption
+
+    def run(self) -> list[nodes.Node]:
+        name, alt = self.arguments[0], self.options.get("alt", "")
+        if not (SCRIPTS / f"{name}.js").is_file():
+            raise self.error(f"there is no script {name}.js in assets/interactive")
+        if len(alt) < 20:
+            raise self.error(f"the figure {name} needs an `alt` that says what it shows")
+        data = ""
+        if name in DATA:
+            text = json.dumps(DATA[name](), separators=(",", ":"))  # numbers and names: no markup
+            data = f'<script type="application/json">{text}</script>'
+        html = (
+            f'<div class="bn-interactive" data-interactive="{name}" role="group"'
+            f' aria-label="{escape(alt)}"><p class="bn-still">{escape(alt)}</p>{data}</div>'
+        )
+        figure = nodes.figure("", nodes.raw("", html, format="html"))
+        text = nodes.container()
+        self.state.nested_parse(self.content, self.content_offset, text)
+        if text.children:
+            figure += nodes.caption("", "", *text[0].children)
+        self.add_name(figure)
+        return [figure]
+
+
+def load_scripts(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Load on each page the scripts of its figures, and no other."""
+    names = re.findall(r'data-interactive="([\w-]+)"', context.get("body", ""))
+    for name in ["common", *dict.fromkeys(names)] if names else []:
+        app.add_js_file(f"interactive/{name}.js", loading_method="defer")
