@@ -1,6 +1,7 @@
 # make book    build the book                     make notebooks  run all chapters again
 # make serve   ... and show it at 127.0.0.1:8000  make address    give the book your own address
 # make test    run everything that can fail       make clean      remove what these commands made
+# make pdf     print it: one PDF, which the book then offers; takes Chromium or Chrome and two minutes
 #
 # Each sets up .venv from requirements.txt first, when it is not there yet.
 #
@@ -24,13 +25,16 @@ SOURCES = $(shell find _config.yml _toc.yml requirements.txt tools/build.py book
 	-type f -not -path '*/.*' -not -name '*.pyc')
 
 .DELETE_ON_ERROR: # a book with warnings is not a book: the next run builds it again
-.PHONY: book serve test lint format types tests frameworks bench notebooks sweeps address clean env
+.PHONY: book pdf serve test lint format types tests frameworks bench notebooks sweeps address clean env live
 
 book: _build/html/index.html
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
-_build/html/index.html: $(SOURCES) | env
+_build/html/index.html: $(SOURCES) $(wildcard .live/complete) | live
 	@$(RUN) tools/build.py .
+
+pdf: book
+	@$(RUN) tools/pdf.py .
 
 serve: book
 	@echo "Serving it at http://127.0.0.1:$(PORT) (Ctrl-C ends)"
@@ -49,7 +53,7 @@ format:
 types:
 	$(RUN) -m mypy bnlib
 
-tests:
+tests: live
 	$(RUN) -m pytest tests book -n 2 --dist loadfile -rs
 
 frameworks:
@@ -75,3 +79,6 @@ clean:
 
 env:
 	@$(PYTHON) tools/setup_env.py
+
+live: env
+	@$(RUN) tools/live.py

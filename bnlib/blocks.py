@@ -38,6 +38,8 @@ class Sweep:
     block has shape (b, c, s), and factors of its channels go with it as (c, 1). With few, `tile` of
     the B lie in a row of a block, (k, tile·c·S), for NumPy is slow on short rows; the factors are
     repeated likewise.
+
+    Source: chapter "Fast on the CPU".
     """
 
     def __init__(self, x: np.ndarray, threads: int) -> None:

@@ -120,6 +120,8 @@ class Linear(_Weighted):
 
     Raises:
         ValueError: inputs or outputs is not positive, or std is negative.
+
+    Source: chapter "A network from scratch".
     """
 
     def __init__(
@@ -177,6 +179,8 @@ class Conv2d(_Weighted):
 
     Raises:
         ValueError: inputs, outputs, size or stride is not positive, or padding or std is negative.
+
+    Source: chapter "Convolutional networks on MNIST".
     """
 
     def __init__(
@@ -308,7 +312,7 @@ class BatchNorm(Layer):
     Raises:
         ValueError: channels, eps or momentum is not as said above.
 
-    Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
+    Source: Ioffe & Szegedy 2015, algorithms 1 and 2; chapters "The transform" and "Inference".
     """
 
     def __init__(
@@ -440,7 +444,10 @@ class BatchNorm(Layer):
 
 
 class Sigmoid(Layer):
-    r"""y = 1 / (1 + e⁻ˣ), so that dx = dy · y (1 − y)."""
+    r"""y = 1 / (1 + e⁻ˣ), so that dx = dy · y (1 − y).
+
+    Source: chapter "Why normalize?".
+    """
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self._y: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * x)  # without overflow, to 3e-8
@@ -472,6 +479,8 @@ class Dropout(Layer):
 
     Raises:
         ValueError: rate is outside [0, 1) or NaN.
+
+    Source: chapter "Is Dropout still needed?".
     """
 
     def __init__(self, rate: float, *, rng: np.random.Generator) -> None:
@@ -564,6 +573,8 @@ def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float
 
     Raises:
         ValueError: the shapes do not match, the batch is empty, or a label is not a class.
+
+    Source: chapter "A network from scratch".
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(

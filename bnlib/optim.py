@@ -67,6 +67,8 @@ class SGD:
 
     Raises:
         ValueError: lr is negative or momentum outside [0, 1).
+
+    Source: chapter "A network from scratch".
     """
 
     def __init__(

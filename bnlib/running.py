@@ -33,7 +33,7 @@ class RunningStats:
     Raises:
         ValueError: channels is not positive, or momentum is outside [0, 1] or NaN.
 
-    Source: Ioffe & Szegedy 2015, section 3.1 and algorithm 2.
+    Source: Ioffe & Szegedy 2015, section 3.1 and algorithm 2; chapter "Inference".
     """
 
     def __init__(self, channels: int, momentum: float | None = 0.1) -> None:
@@ -146,7 +146,7 @@ def merge(
         ValueError: the shapes do not match, a count is not a whole number, 0 or more, or an M of a
             part that counts is negative.
 
-    Source: Chan, Golub & LeVeque 1979.
+    Source: Chan, Golub & LeVeque 1979; chapter "Inference".
     """
     parts = np.asarray(counts, np.float64)
     means, m2s = np.asarray(means, np.float64), np.asarray(m2s, np.float64)
@@ -198,7 +198,7 @@ def precise(network: Any, batches: Iterable[np.ndarray]) -> None:
         ValueError: no layer has running statistics, or there is no batch, or only empty ones, or a
             batch has one value of a channel, which has no variance.
 
-    Source: Ioffe & Szegedy 2015, algorithm 2.
+    Source: Ioffe & Szegedy 2015, algorithm 2; chapter "Inference".
     """
     layers = _with_inner(network)
     modes = [layer.training for layer in layers]
@@ -325,6 +325,8 @@ def convert(state: Mapping[str, Any], source: str, target: str) -> dict[str, Any
             variance is negative, eps is not positive, momentum is outside [0, 1], the number of
             batches is negative or not whole, or momentum is None (the average over all batches)
             and one of the frameworks does not know that.
+
+    Source: page "Conventions across frameworks".
     """
     for argument, name in ("source", source), ("target", target):
         if name not in CONVENTIONS:

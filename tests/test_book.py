@@ -1,6 +1,5 @@
 """The built book: complete, self-contained, light, and readable without seeing the figures."""
 
-import gzip
 import hashlib
 import re
 import subprocess
@@ -16,7 +15,6 @@ from bs4 import BeautifulSoup
 from conftest import ROOT
 
 ASSETS = ROOT / "book" / "assets"
-MB = 1e6
 EMBEDS = ("src", "srcset", "poster", "data", "xlink:href")  # attributes whose content is loaded
 LOADED_LINKS = ("stylesheet", "icon", "preload", "modulepreload", "manifest")
 
@@ -130,6 +128,36 @@ def test_claims_open_to_show_their_assertion(html: Path, pages: Pages) -> None:
         assert all("assert" in box.select_one("pre").text for box in boxes)
 
 
+def test_chapters_open_alike(html: Path, pages: Pages) -> None:
+    html = html.resolve()
+    index = pages[html / "book" / "index.html"]
+    listed = {
+        local(html / "book" / "index.html", link["href"]): link.find_parent("li")
+        for link in index.select(".bn-chapters a.internal")
+    }
+    parts = [
+        part
+        for part in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
+        if "numbered" in part
+    ]
+    chapters = [html / f"{chapter['file']}.html" for part in parts for chapter in part["chapters"]]
+    assert list(listed) == chapters
+    for path in chapters:
+        article = pages[path].article
+        assert article.select_one(".bn-kicker").text in [part["caption"] for part in parts]
+        question = article.select_one(".bn-question").text
+        minutes = re.search(r"Time: (\d+) minutes", article.select_one(".bn-opener").text)[1]
+        assert question.endswith("?")
+        assert f"{minutes} min" in listed[path].text
+        assert question[:40].split(" ")[0] in listed[path].text
+
+
+def test_hidden_code_opens(pages: Pages) -> None:
+    boxes = [box for page in pages.values() for box in page.select("details.bn-code")]
+    assert len(boxes) > 5
+    assert all(box.select_one("pre").text.strip() for box in boxes)
+
+
 def test_maths_is_set_by_local_files(html: Path, pages: Pages) -> None:
     config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
     components = config["mathjax3_config"]["loader"]["load"]
@@ -151,8 +179,9 @@ def test_punctuation_stays_with_the_formula_before_it(pages: Pages) -> None:
                 assert not re.match(r"[.,;:!?)\]]", math.next_sibling or ""), math.parent.text
 
 
-def test_mathjax_is_what_was_released() -> None:
-    folder = ASSETS / "mathjax"
+@pytest.mark.parametrize("name", ["fonts", "mathjax"])
+def test_what_others_made_is_what_was_released(name: str) -> None:
+    folder = ASSETS / name
     listed = dict(
         reversed(line.split()) for line in (folder / "SHA256SUMS").read_text().splitlines()
     )
@@ -169,36 +198,6 @@ def test_every_icon_is_in_the_book_s_fonts(pages: Pages) -> None:
         for tag in page.select('[class*="fa-"]'):
             for icon in {name for name in tag["class"] if name.startswith("fa-")} - not_icons:
                 assert re.search(rf"(?<![\w-]){icon[3:]}(?![\w-])", readme), f"{path.name}: {icon}"
-
-
-def weight(html: Path, path: Path, page: BeautifulSoup, *, compressed: bool) -> float:
-    """Bytes of a page with everything it loads; fonts and MathJax as if it used all of them."""
-    files = {path, *(local(path, address) for address in loaded(page))}
-    for sheet in [file for file in files if file.suffix == ".css"]:
-        addresses = [
-            address for address in css_addresses(sheet.read_text()) if "ttf" not in address
-        ]
-        files |= {local(sheet, address) for address in addresses}
-    if any(file.name == "startup.js" for file in files):
-        files |= {
-            file for file in (html / "_static" / "mathjax").rglob("*.*") if file.suffix != ".md"
-        }
-    packed = (".css", ".html", ".js", ".svg") if compressed else ()
-    return sum(
-        len(gzip.compress(file.read_bytes())) if file.suffix in packed else file.stat().st_size
-        for file in files
-    )
-
-
-def test_the_first_page_is_light(html: Path, pages: Pages) -> None:
-    path = html / "book" / "index.html"
-    assert weight(html, path, pages[path], compressed=False) <= MB
-
-
-def test_chapters_are_light_as_a_web_server_sends_them(html: Path, pages: Pages) -> None:
-    for notebook in notebooks.chapters():
-        path = chapter_page(html, notebook)
-        assert weight(html, path, pages[path], compressed=True) <= MB, notebook
 
 
 def test_every_chapter_opens_in_colab(html: Path, pages: Pages) -> None:

@@ -5,13 +5,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from conftest import ROOT
 from playwright.sync_api import Locator, Page, expect
 
 import bnlib
+from bnlib import experiments, steps
+from bnlib.running import merge
 
+SHAPE = 3, 4, 3, 3  # of the figure on axes
 SCRIPTS = sorted((ROOT / "book" / "assets" / "interactive").glob("*.js"))
 Open = Callable[[str, str], Locator]
 
@@ -40,6 +44,13 @@ def arithmetic(figure: Locator, name: str, *arguments: object) -> dict:
     return figure.page.evaluate(call, [list(arguments)])
 
 
+def press(control: Locator, key: str, times: int = 1) -> None:
+    """Move a control by keyboard alone."""
+    control.focus()
+    for _ in range(times):
+        control.page.keyboard.press(key)
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_are_small_and_ask_no_other_host(script: Path) -> None:
     assert script.stat().st_size <= 10_000
@@ -61,3 +72,330 @@ def test_minibatch_shows_what_bnlib_computes(figure: Open) -> None:
     expect(shown.get_by_role("status")).to_contain_text("Mean 2.25")
     ours = arithmetic(shown, "minibatch", x[:, 0].tolist(), 1e-5)
     assert np.allclose(ours["normalized"], y[:, 0], rtol=0, atol=1e-12)
+
+
+def test_gamma_and_beta_scale_shift_and_undo(figure: Open) -> None:
+    shown = figure("idea/transform", "scale-shift")
+    x = np.array([-0.3, 0.7, 1.2, 2.2, 3.7, 5.7])[:, None]
+
+    press(shown.get_by_role("slider", name="γ"), "ArrowRight", 5)
+    press(shown.get_by_role("slider", name="β"), "ArrowLeft", 7)
+    y, _ = bnlib.batch_norm_train(x, np.array([1.5]), np.array([-0.7]), eps=1e-5)
+    assert number(shown, "y").split() == [f"{value:.2f}" for value in y[:, 0]]
+    assert number(shown, "mean") == f"{y.mean():.2f}"
+    assert number(shown, "std") == f"{y.std():.2f}"
+    assert number(shown, "straight") == f"{(abs(y) <= 1).sum()} of 6"
+    assert number(shown, "off") == f"{abs(y - x).max():.2f}"
+    ours = arithmetic(shown, "scale-shift", x[:, 0].tolist(), 1.5, -0.7, 1e-5)
+    assert np.allclose(ours["y"], y[:, 0], rtol=0, atol=1e-12)
+
+    press(shown.get_by_role("button", name="Undo the normalization"), "Enter")
+    assert number(shown, "y").split() == [f"{value:.2f}" for value in x[:, 0]]
+    assert number(shown, "off") == "0.00"
+    assert number(shown, "saturated") == f"{(abs(x) > 3.637).sum()} of 6"
+    expect(shown.get_by_role("slider", name="β")).to_have_attribute("aria-valuetext", "2.20")
+    expect(shown.get_by_role("status")).to_contain_text("Mean of y 2.20")
+
+
+def test_saturation_follows_the_inputs_until_they_are_normalized(figure: Open) -> None:
+    shown = figure("idea/why", "saturation")
+
+    press(shown.get_by_role("slider", name="Mean"), "ArrowLeft", 4)  # 1
+    press(shown.get_by_role("slider", name="Spread"), "ArrowRight", 10)  # 4
+    z = np.random.default_rng(0).normal(size=100_000)
+
+    def check(inputs: np.ndarray) -> None:
+        s = 1 / (1 + np.exp(-inputs))
+        saturated, slope = (number(shown, name).split()[0] for name in ("saturated", "slope"))
+        assert abs(float(saturated) - 100 * (abs(inputs) > 3.637).mean()) < 3  # of 1,000 inputs
+        assert abs(float(slope) - (s * (1 - s)).mean()) < 0.006
+
+    check(1 + 4 * z)
+    press(shown.get_by_label("as they are"), "ArrowRight")
+    check(z)
+
+    x = [-5.0, -3.637, -3.636, 0.5, 2, 3.638]
+    ours = arithmetic(shown, "saturation", x)
+    s = 1 / (1 + np.exp(-np.array(x)))
+    assert np.isclose(ours["slope"], (s * (1 - s)).mean(), rtol=1e-12)
+    assert np.isclose(ours["saturated"], (s * (1 - s) < 0.025).mean())
+
+
+def test_batch_size_shows_the_errors_of_its_mini_batches(figure: Open) -> None:
+    shown = figure("idea/why", "batch-size")
+    press(shown.get_by_role("slider", name="Batch size"), "ArrowRight")  # from 16 to 32
+    press(shown.get_by_role("button", name="Draw again"), "Enter")
+    batches = np.array(arithmetic(shown, "batch-size", 2, 32)["batches"])
+    assert batches.shape == (200, 32)
+    assert abs(batches.mean()) < 0.05 and abs(batches.var() - 1) < 0.05
+    error = np.sqrt(np.mean(batches.mean(axis=1) ** 2))
+    assert number(shown, "error") == f"{error:.3f}"
+    assert number(shown, "expected") == f"1/√m = {32**-0.5:.3f}"
+    press(shown.get_by_label("mean μ", exact=True), "ArrowRight")
+    error = np.sqrt(np.mean((batches.var(axis=1) - 1) ** 2))
+    assert number(shown, "error") == f"{error:.3f}"
+    assert number(shown, "expected").endswith(f"{(2 / 32) ** 0.5:.3f}")
+
+
+def test_momentum_follows_as_running_statistics_do(figure: Open) -> None:
+    shown = figure("idea/inference", "momentum")
+
+    def averages(means: list[float], alpha: float | None) -> np.ndarray:
+        stats, found = bnlib.RunningStats(1, momentum=alpha), []
+        for mean in means:
+            stats.update(np.array([float(mean)]), np.ones(1), 60)
+            found.append(stats.mean[0])
+        return np.array(found)
+
+    def check(path: str, m: int, alpha: float | None) -> None:
+        ours = arithmetic(shown, "momentum", path, m, alpha)
+        truth = np.array(ours["population"])
+        followed, steady = (averages(ours[name], alpha) for name in ("means", "population"))
+        assert np.allclose(ours["followed"], followed, rtol=0, atol=1e-12)
+        differences = {"lag": steady - truth, "noise": followed - steady, "error": followed - truth}
+        for name, difference in differences.items():
+            assert number(shown, name) == f"{np.sqrt(np.mean(difference[150:] ** 2)):.3f}"
+
+    check("jumps", 16, 0.1)
+    press(shown.get_by_role("slider", name="α"), "ArrowLeft", 4)
+    press(shown.get_by_label("jumps"), "ArrowLeft")
+    press(shown.get_by_label("16", exact=True), "ArrowRight")
+    check("drifts", 60, 0.01)
+    press(shown.get_by_label("moving", exact=True), "ArrowRight")
+    check("drifts", 60, None)
+    expect(shown.get_by_role("slider", name="α")).to_be_disabled()
+
+
+def column(shown: Locator, name: str) -> list[str]:
+    """The numbers of a node of the graph, with ASCII minus signs."""
+    texts = shown.locator(f'[data-name="{name}"]').all_text_contents()
+    return [text.replace("−", "-") for text in texts]
+
+
+def test_graph_walks_as_the_steps_of_bnlib(figure: Open) -> None:
+    shown = figure("idea/backward", "graph")
+    tap, said = shown.page.keyboard.press, shown.get_by_role("status")
+
+    shown.get_by_role("slider", name="x of example 3").focus()
+    tap("ArrowLeft")  # from 6 to 5.5
+    shown.get_by_role("slider", name="dy of example 1").focus()
+    tap("ArrowRight")
+    tap("ArrowRight")  # from 0.5 to 1
+    x, dy = np.array([[1], [2], [5.5]]), np.array([[1], [-0.5], [1.5]])
+    gamma, beta = np.array([1.5]), np.array([0.5])
+    y, v = steps.forward(x, gamma, beta)
+    dx, dgamma, dbeta, d = steps.backward(dy, v)
+    values = {**vars(v), "x": x, "beta": beta, "y": y}
+    derivatives = {**vars(d), "x": dx, "gamma": dgamma, "beta": dbeta, "y": dy}
+    assert len(values) == len(derivatives) == 12
+
+    ours = arithmetic(shown, "graph", x[:, 0].tolist(), dy[:, 0].tolist(), 1.5, 0.5, 1e-5)
+    for theirs, name in (values, "v"), (derivatives, "d"):
+        for node, value in theirs.items():
+            assert np.allclose(ours[name][node], np.ravel(value), rtol=1e-13, atol=1e-15), node
+
+    def written(value: np.ndarray) -> list[str]:
+        return [f"{number:.2f}" for number in np.ravel(value)]
+
+    assert column(shown, "x") == written(x) and column(shown, "mean") == column(shown, "dy") == []
+    following = shown.get_by_role("button", name="Next")
+    following.focus()
+    for step in range(1, 20):
+        tap("Enter")
+        if step == 9:
+            assert all(column(shown, node) == written(values[node]) for node in values)
+            assert column(shown, "dscaled") == []
+        if step == 13:  # only one of the two arrows that leave `centered` has come back
+            assert column(shown, "dcentered") == written(d.x_hat * v.inv_std)
+            assert column(shown, "dvar") == column(shown, "dx") == []
+        if step == 17:
+            assert column(shown, "dcentered") == written(d.centered) and not column(shown, "dx")
+            parts = *(d.x_hat * v.inv_std)[0], *(2 * v.centered * d.squared)[0], *d.centered[0]
+            total = "example 1: {:.3f} + {:.3f} = {:.3f}".format(*parts)
+            expect(shown.locator(".bn-words")).to_contain_text(total.replace("-", "−"))
+    for node in values:
+        assert column(shown, node) == written(values[node])
+        assert column(shown, f"d{node}") == written(derivatives[node])
+    expect(said).to_contain_text("Backward 9 of 9: the mean")
+    tap("Enter")  # starts again
+    assert column(shown, "mean") == []
+    shown.page.emulate_media(media="print")
+    expect(shown.locator('[data-name="dx"]')).to_have_count(3)
+
+
+def test_axes_light_what_shares_a_mean(figure: Open) -> None:
+    shown = figure("idea/convolution", "axes")
+    x = np.random.default_rng(0).normal(1, 2, SHAPE)
+
+    def normalize(x: np.ndarray, axes: int | tuple[int, ...]) -> np.ndarray:
+        return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+
+    wrong = normalize(x.transpose(0, 2, 3, 1), (0, 2, 3)).transpose(0, 3, 1, 2)
+    expected = {  # how many values share a mean, and what comes out
+        "batch": (27, bnlib.batch_norm_train(x, eps=1e-5)[0]),
+        "layer": (36, normalize(x, (1, 2, 3))),
+        "instance": (9, normalize(x, (2, 3))),
+        "group": (18, normalize(x.reshape(3, 2, -1), 2)),
+        "each position": (3, normalize(x, 0)),
+        "wrong axes": (36, wrong),
+    }
+    ring = shown.get_by_role("slider", name="Number")
+    ring.focus()
+    for key in "ArrowRight", "ArrowRight", "ArrowDown", "ArrowDown":
+        shown.page.keyboard.press(key)
+    expect(ring).to_have_attribute("aria-valuetext", "image 1, channel 2, row 0, column 0")
+    shown.get_by_role("button", name="Change image 2").press("Enter")
+    for name, (count, y) in expected.items():
+        shown.get_by_label(name, exact=True).press("Space")
+        way = {"each position": "position", "wrong axes": "wrong"}.get(name, name)
+        ours = arithmetic(shown, "axes", x.ravel().tolist(), SHAPE, way, 1e-5)
+        assert np.allclose(ours["normalized"], y.ravel(), rtol=0, atol=1e-12), name
+        assert number(shown, "count") == f"{count} values"
+        assert shown.locator('[data-lit="true"]').count() == count
+        alone = name in ("layer", "instance", "group")
+        assert number(shown, "changed") == f"{0 if alone else 36} of 36 outputs"
+
+
+def test_float32_rounds_as_numpy_does(figure: Open) -> None:
+    shown = figure("speed/numerics", "float32")
+    z = np.random.default_rng(0).normal(size=12)
+    for mean, std in (0.1, 1), (100, 1), (4096, 1), (1e4, 0.01), (1e6, 3), (1e8, 0.01):
+        ours = arithmetic(shown, "float32", z.tolist(), mean, std)
+        x = (mean + std * z).astype(np.float32)
+        x = x[:, None].repeat(2, axis=1)  # so that NumPy adds one value after the other
+        assert ours["x"] == x[:, 0].tolist()
+        assert ours["two"] == x.var(axis=0)[0]
+        for name, d in ("one", x), ("shifted", x - x[0]):
+            assert ours[name] == ((d * d).mean(axis=0) - d.mean(axis=0) ** 2)[0], (name, mean)
+        var = bnlib.batch_norm_train(x)[1].var[0]
+        assert np.isclose(ours["bnlib"], var, rtol=1e-9, atol=1e-15)
+        wide = x[:, 0].astype(np.float64)
+        wide -= wide[0]
+        assert np.isclose(ours["exact"], wide.var(), rtol=1e-13, atol=0)
+        gap = shown.page.evaluate("x => bn.arithmetic.spacing(x)", float(x[0, 0]))
+        assert gap == np.spacing(abs(x[0, 0]))
+
+    def digits(name: str) -> float:
+        text = shown.locator(f'[data-name="{name}"]').text_content()
+        return float(text.split(",")[0].removesuffix(" or more"))
+
+    assert digits("one") < 5 and digits("two") >= 6
+    shown.get_by_label("Mean μ").focus()
+    for _ in range(20):
+        shown.page.keyboard.press("ArrowRight")  # from 100 to 10,000
+    assert number(shown, "ratio") == "10,000" and digits("one") == 0
+    assert number(shown, "gap") == "9.8 · 10⁻⁴" and digits("shifted") >= 6
+    shown.page.keyboard.press("End")
+    assert digits("two") == 0 and digits("bnlib") == 7
+    expect(shown.get_by_role("status")).to_contain_text("two passes 0.0")
+
+
+def numbers(text: str) -> list[float]:
+    """All numbers in a text."""
+    return [float(one) for one in re.findall(r"-?\d+(?:\.\d+)?", text.replace("−", "-"))]
+
+
+def test_rates_shows_the_recorded_runs(figure: Open) -> None:
+    shown = figure("mnist/learning-rate", "rates")
+    table = experiments.study("learning-rate", full=True)
+    table = table[(table["net"] == "CNN") & (table["depth"] == 6)]
+    each = experiments.runs(table)
+
+    shown.get_by_label("ReLU MLP", exact=True).focus()
+    shown.page.keyboard.press("ArrowRight")  # the CNN
+    press(shown.get_by_label("Learning rate", exact=True), "ArrowRight")
+    assert shown.get_by_label("12", exact=True).is_disabled()  # there is no such run
+    rate = shown.get_by_label("Learning rate", exact=True).get_attribute("aria-valuetext")
+    assert rate == "1"
+    for name, batch_norm in ("without", False), ("with", True):
+        runs = each[(each["lr"] == float(rate)) & (each["batch_norm"] == batch_norm)]
+        median, least, most = (100 * v for v in experiments.interval(runs["test"]))
+        text = number(shown, name)
+        assert text.startswith(f"{median:.1f} % ({least:.1f} to {most:.1f})")
+        lost = runs.loc[runs["outcome"] == "diverged", "last_step"].tolist()
+        assert ("overflow" in text) == bool(lost)
+        if lost:
+            assert numbers(text)[3:5] == [len(lost), 5]
+            assert set(numbers(text.split("step")[1].split(";")[0])) == {min(lost), max(lost)}
+        low = int((runs["test"] < 0.5).sum()) - len(lost)
+        assert (f"{low} of 5 end below 50 %" in text) == (low > 0)
+
+    ends = [round(1000 * v) for v in runs["test"]]
+    ours = arithmetic(shown, "rates", ends)
+    assert [ours["median"], ours["least"], ours["most"]] == list(experiments.interval(ends))
+    assert ours["low"] == sum(end < 500 for end in ends)
+
+    data = json.loads(shown.locator("script").text_content())
+    assert len(data) == 10
+    (sweep,) = (one for one in data if (one["net"], one["depth"]) == ("CNN", 6))
+    for (batch_norm, lr, seed), run in table.groupby(["batch_norm", "lr", "seed"]):
+        at = int(batch_norm), sweep["rates"].index(lr), seed
+        curve, lost = (sweep[key][at[0]][at[1]][at[2]] for key in ("runs", "lost"))
+        steps = [*sweep["steps"][: len(curve) - 1], lost or sweep["steps"][-1]]
+        recorded = run.set_index("step")["test"]
+        assert curve == [round(1000 * accuracy) for accuracy in recorded[steps]]
+        assert recorded.index[-1] == steps[-1] and bool(lost) != np.isfinite(run["loss"].iloc[-1])
+
+
+def test_roofline_shows_the_bounds_of_the_chapter(figure: Open) -> None:
+    notebook = nbformat.read(ROOT / "book" / "speed" / "gpu.ipynb", 4)
+    printed = "".join(
+        out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", [])
+    )
+    arithmetic_ms = re.search(r"12 operations a value: +(\S+) ms", printed)[1]
+    by_passes = dict(re.findall(r"(?:forward|operations) +(\d+): +(\S+) ms", printed))
+    shown = figure("speed/gpu", "roofline")
+    for label, passes in ("separate operations, 48 passes", 48), ("8 passes", 8):
+        shown.get_by_label(label, exact=True).check()
+        assert number(shown, "bound") == f"{by_passes[str(passes)]} ms: the bytes decide"
+        assert float(number(shown, "intensity")) == 12 / (4 * passes)
+    expect(shown.get_by_text(f"the arithmetic takes {arithmetic_ms} ms")).to_be_visible()
+
+    shown.get_by_label("8 passes", exact=True).focus()
+    shown.page.keyboard.press("ArrowRight")  # 5 passes
+    shown.page.keyboard.press("Tab")
+    shown.page.keyboard.press("ArrowRight")  # bfloat16
+    press(shown.get_by_label("Images", exact=True), "ArrowRight")
+    assert number(shown, "moved") == f"{5 * 2 * 288 * 256 * 56**2 / 1e9:.2f} GB"
+    press(shown.get_by_label("Peak of the arithmetic", exact=True), "Home")
+    seconds = 12 * 288 * 256 * 56**2 / 2e12
+    assert number(shown, "bound") == f"{1000 * seconds:.3f} ms: the arithmetic decides"
+    press(shown.get_by_label("Bandwidth", exact=True), "ArrowDown")
+    assert float(number(shown, "machine").split()[0]) < 4.8
+    shown.get_by_text("Back to the H200").press("Enter")
+    assert number(shown, "machine").startswith("4.8 trillion bytes, 67 trillion operations")
+
+
+def test_merge_shows_what_bnlib_merges(figure: Open) -> None:
+    shown = figure("speed/distributed", "merge")
+    press(shown.get_by_label("Example 4 on rank 1", exact=True), "ArrowLeft")  # from 2 to 1.5
+    shown.get_by_label("Example 8 on rank 2", exact=True).focus()
+    shown.page.keyboard.press("Tab")  # the rank that it is on
+    shown.page.keyboard.press("ArrowLeft")
+    parts = [np.array(part)[:, None] for part in ([1, 2, 3], [1.5, 9.5], [6.5, 7.5, 8.5])]
+    counts, means = [len(part) for part in parts], [part.mean(axis=0) for part in parts]
+    m2s = [part.var(axis=0) * len(part) for part in parts]
+    n, mean, m2 = merge(counts, np.array(means), np.array(m2s))
+    for r in range(3):
+        rounded = [counts[r], round(means[r][0], 2), round(m2s[r][0], 2)]
+        assert numbers(number(shown, f"rank{r}").translate(SUBSCRIPTS)) == rounded
+    last = [numbers(number(shown, name))[-1] for name in ("n", "mean", "m2", "variance")]
+    assert np.allclose(last, [n, mean[0], m2[0], m2[0] / n], rtol=0, atol=0.0051)
+    x = np.concatenate(parts)
+    whole = [x.mean(), x.var()]
+    assert np.allclose(numbers(number(shown, "whole")), whole, rtol=0, atol=0.0051)
+    equal = np.mean(means), np.mean([(part**2).mean() for part in parts]) - np.mean(means) ** 2
+    assert np.allclose(numbers(number(shown, "equal")), equal, rtol=0, atol=0.0051)
+    assert abs(equal[0] - x.mean()) > 0.05
+    expect(shown.get_by_role("status")).to_contain_text(f"Merged: mean {mean[0]:.2f}")
+
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(k, 1, size) for k, size in enumerate((5, 0, 40))]
+    ours = arithmetic(shown, "merge", [part.tolist() for part in parts])
+    x = np.concatenate(parts)
+    assert ours["counts"] == [5, 0, 40]
+    assert np.allclose([ours["mean"], ours["variance"]], [x.mean(), x.var()], rtol=1e-12)
+    assert np.allclose(ours["within"], sum(p.var() * len(p) for p in parts if len(p)), rtol=1e-12)
+
+
+SUBSCRIPTS = str.maketrans("", "", "₀₁₂")

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     out = Path(sys.argv[1]).resolve()
-    shutil.rmtree(out / "_build", ignore_errors=True)
+    for old in (out / "_build").glob("*"):
+        if old.name != "pdf":  # the book offers it as long as it belongs to the sources
+            shutil.rmtree(old)
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     options = ["-W", "-n", "--keep-going", "-q", "--path-output", str(out)]
     failed = subprocess.call([jupyter_book, "build", ".", *options], cwd=ROOT)

@@ -6,10 +6,10 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from bnbook import figures, interactive, page
+from bnbook import chapters, equations, figures, interactive, live, page, publish
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for part in (figures, interactive, page):
+    for part in (chapters, equations, figures, interactive, live, page, publish):
         part.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

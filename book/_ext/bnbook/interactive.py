@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from html import escape
@@ -16,8 +17,44 @@ from sphinx.util.docutils import SphinxDirective
 
 SCRIPTS = Path(__file__).parents[2] / "assets" / "interactive"
 
+STEPS = [0, 100, 200, 300, 500, 1000, 2000, 3000]  # that `rates` shows
+
+
+def rates() -> list[dict[str, Any]]:
+    """The sweep over learning rates: a dict for each network and depth.
+
+    `runs` has a list for each arm (without, with BatchNorm), in it one for each rate, and in it the
+    test accuracies of each seed at `steps`, in thousandths. `lost`, arranged in the same way, has
+    the step at which the loss of a run overflowed, and 0 where it did not. There such a run ends.
+    """
+    from bnlib import experiments
+
+    def curve(run: Any) -> list[int]:
+        shown = run["step"].isin([*STEPS, run["step"].iloc[-1]])
+        return [round(1000 * accuracy) for accuracy in run["test"][shown]]
+
+    def lost(run: Any) -> int:
+        return 0 if math.isfinite(run["loss"].iloc[-1]) else int(run["step"].iloc[-1])
+
+    table, found = experiments.study("learning-rate", full=True), []
+    for (net, gain, depth), part in table.groupby(["net", "gain", "depth"], sort=False):
+        run = dict(list(part.groupby(["batch_norm", "lr", "seed"])))
+        arms, lrs, seeds = (sorted(part[name].unique()) for name in ("batch_norm", "lr", "seed"))
+        found.append(
+            {
+                "net": f"{net}, gain {gain:g}" if net == "sigmoid MLP" else net,
+                "depth": depth,
+                "rates": lrs,
+                "steps": [step for step in STEPS if step <= part["steps"].iloc[0]],
+                "runs": [[[curve(run[a, lr, k]) for k in seeds] for lr in lrs] for a in arms],
+                "lost": [[[lost(run[a, lr, k]) for k in seeds] for lr in lrs] for a in arms],
+            }
+        )
+    return found
+
+
 # What a figure shows of the recorded experiments and benchmarks, by its name.
-DATA: dict[str, Callable[[], Any]] = {}
+DATA: dict[str, Callable[[], Any]] = {"rates": rates}
 
 
 def setup(app: Sphinx) -> None:

@@ -9,10 +9,14 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.writers.html5 import HTML5Translator
 
 
 def setup(app: Sphinx) -> None:
     app.add_post_transform(ClaimBoxes)
+    app.add_post_transform(HiddenCode)
+    citation = (visit_citation, HTML5Translator.depart_citation)
+    app.add_node(nodes.citation, override=True, html=citation)
     app.add_post_transform(UniqueIds)
     app.add_post_transform(KeepPunctuation)
     app.connect("config-inited", disconnect_thebe)
@@ -26,6 +30,12 @@ def disconnect_thebe(app: Sphinx, config: object) -> None:
     for event, listeners in app.events.listeners.items():
         kept = [it for it in listeners if getattr(it.handler, "__name__", "") not in unwanted]
         app.events.listeners[event] = kept
+
+
+def visit_citation(translator: HTML5Translator, node: nodes.citation) -> None:
+    """An entry of the bibliography: an item of a list. ARIA has given up the role of docutils."""
+    HTML5Translator.visit_citation(translator, node)
+    translator.body[-1] = translator.body[-1].replace("doc-biblioentry", "listitem")
 
 
 def drop_unused_mathjax(
@@ -68,6 +78,22 @@ class ClaimBoxes(SphinxPostTransform):
                 parts["cell_code_source"],
                 nodes.raw("", "</details>", format="html"),
             ]
+
+
+class HiddenCode(SphinxPostTransform):
+    """Put the code of a cell tagged `hide-input` into a slim box, like that of a claim."""
+
+    default_priority = 151  # after the claims, which are tagged so too
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        for cell in list(self.document.findall(nodes.container)):
+            if cell.attributes.get("hide_mode") != "input":
+                continue
+            del cell["hide_mode"]
+            opening = '<details class="bn-code"><summary>The code</summary>'
+            cell.insert(0, nodes.raw("", opening, format="html"))
+            cell.insert(2, nodes.raw("", "</details>", format="html"))
 
 
 class UniqueIds(SphinxPostTransform):

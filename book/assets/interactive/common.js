@@ -44,6 +44,13 @@ const bn = (() => {
     return points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)},${y.toFixed(1)}`).join("");
   }
 
+  /* Mean and biased variance. */
+  function moments(x) {
+    const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+    const mean = average(x);
+    return { mean, variance: average(x.map((value) => (value - mean) ** 2)) };
+  }
+
   /* A seeded source of standard normal numbers, so that a figure looks the same for everyone. */
   function normal(seed) {
     let state = seed >>> 0;
@@ -233,6 +240,7 @@ const bn = (() => {
     format,
     scale,
     line,
+    moments,
     normal,
     arithmetic: {}, // what each figure computes, by its name, for the tests
 

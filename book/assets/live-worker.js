@@ -1,0 +1,64 @@
+/* Python for the live cells of a page: Pyodide in a worker, so that the page never stands still.
+
+   It takes {sources, index, all}: the code of the page's live cells, which of them to run, and
+   whether all above it are to run first; else only those run first that it needs and that have
+   not run yet. It answers with messages that have a `type`: "ready" or "failed", and for each
+   order "loading" (Matplotlib), "start", "output" and "end" of a cell, and "done". */
+
+import { loadPyodide } from "./live/pyodide/pyodide.mjs";
+
+const live = new URL("live/", import.meta.url);
+const archive = fetch(new URL("bnlib.zip", live)).then((answer) => answer.arrayBuffer());
+const ran = new Set();
+const starting = start();
+let turn = starting;
+
+starting.then(
+  () => postMessage({ type: "ready" }),
+  (error) => postMessage({ type: "failed", text: String(error) })
+);
+
+onmessage = ({ data }) => {
+  turn = turn.then((python) => obey(python, data));
+};
+
+async function start() {
+  const indexURL = new URL("pyodide/", live).href;
+  const env = { HOME: "/home/pyodide", BNLIB_DATA: "embedded", MPLBACKEND: "module://bnlive.backend" };
+  const pyodide = await loadPyodide({ indexURL, env, packages: ["numpy"] });
+  pyodide.unpackArchive(await archive, "zip", { extractDir: "/lib/python3.12/site-packages" });
+  const { needed } = pyodide.pyimport("bnlive.plan");
+  const { run } = pyodide.pyimport("bnlive.run");
+  return { pyodide, needed, run };
+}
+
+async function obey(python, { sources, index, all }) {
+  const order = all ? [...sources.keys()].slice(0, index + 1) : plan(python, sources, index);
+  const code = order.map((cell) => sources[cell]).join("\n");
+  if (/matplotlib|figures/.test(code) && !python.pyodide.loadedPackages.matplotlib) {
+    postMessage({ type: "loading", index });
+    await python.pyodide.loadPackage("matplotlib", { messageCallback: () => {} });
+  }
+  let failed = null;
+  for (const cell of order) {
+    postMessage({ type: "start", index: cell });
+    const send = (kind, text) => postMessage({ type: "output", index: cell, kind, text });
+    const began = performance.now();
+    const ok = python.run(sources[cell], `cell ${cell + 1}`, send);
+    postMessage({ type: "end", index: cell, ok, time: performance.now() - began });
+    if (!ok) {
+      failed = cell;
+      break;
+    }
+    ran.add(cell);
+  }
+  postMessage({ type: "done", index, above: order.length - 1, failed });
+  return python;
+}
+
+function plan({ pyodide, needed }, sources, index) {
+  const found = needed(pyodide.toPy(sources), index);
+  const order = found.toJs();
+  found.destroy();
+  return order.filter((cell) => cell === index || !ran.has(cell));
+}

@@ -1,0 +1,151 @@
+"""Every page of the book in a real browser: for every eye, ear and hand, on every screen."""
+
+import gzip
+import json
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from conftest import ROOT
+from playwright.sync_api import Page, Response, expect
+
+MB = 1e6
+AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+CODE = "book/idea/transform"  # the page that answers for the colors of code
+WIDE, NARROW, HUGE = ({"width": w, "height": h} for w, h in ((1280, 900), (360, 780), (2560, 1440)))
+# What a formula or a figure consists of is not asked: it is one thing, with one text. Code has the
+# same colors on every page, so that its contrast is measured on one of them.
+RUN_AXE = """async ([rules, withCode]) => {
+  const exclude = [["mjx-math"], [".bn-figure > svg > *"]];
+  const run = async (context, options) =>
+    (await axe.run(context, {resultTypes: ["violations"], ...options})).violations
+      .flatMap((rule) => rule.nodes.map((node) => `${rule.id}: ${node.html}`));
+  const contrast = "color-contrast";
+  const code = withCode ? [] : [[".highlight"]];
+  const found = await run({exclude: [...exclude, ...code]}, {runOnly: [contrast]});
+  if (rules === "all") {
+    found.push(...(await run({exclude}, {rules: {[contrast]: {enabled: false}}})));
+  }
+  return found;
+}"""
+SCROLLED = """() => [...document.querySelectorAll("article :not(mjx-container *, svg *)")].every(
+  (box) => box.scrollWidth <= box.clientWidth + 1 || box.tabIndex >= 0
+    || !["auto", "scroll"].includes(getComputedStyle(box).overflowX))"""
+
+
+def open_page(page: Page, site: str, name: str) -> None:
+    page.goto(f"{site}/{name}.html")
+    page.evaluate("window.MathJax?.startup.promise")
+
+
+def overflow(page: Page) -> int:
+    """How many pixels the page is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_is_for_everyone(page: Page, site: str, html: Path, name: str) -> None:
+    """Quiet, light, no wider than the screen, and without a finding of axe, in all four ways."""
+    if not AXE.is_file():
+        pytest.skip("axe-core is not here: accessibility is not tested (npm brings it)")
+    answers: list[Response] = []
+    page.on("response", lambda answer: answers.append(answer))
+    page.emulate_media(reduced_motion="reduce")
+    page.set_viewport_size(WIDE)
+    open_page(page, site, name)
+    sent = sum(weight(html, answer.url) for answer in answers)
+    assert sent <= MB, f"{sent} bytes as a web server sends them"
+
+    page.evaluate(AXE.read_text())
+    found = {}
+    for size, label in ((WIDE, "wide"), (NARROW, "narrow")):
+        page.set_viewport_size(size)
+        page.wait_for_function(SCROLLED)
+        assert overflow(page) <= 0, label
+        for theme, rules in (("light", "all"), ("dark", "colors")):
+            page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+            found[f"{label}, {theme}"] = page.evaluate(RUN_AXE, [rules, name == CODE])
+    assert not any(found.values()), json.dumps(found, indent=1)
+    page.set_viewport_size(HUGE)
+    assert overflow(page) <= 0
+
+
+def weight(html: Path, url: str) -> int:
+    """Bytes of a file as a web server sends it."""
+    content = (html / unquote(urlsplit(url).path.lstrip("/"))).read_bytes()
+    return len(content) if url.endswith(".woff2") else len(gzip.compress(content))
+
+
+def test_a_formula_is_heard(page: Page, site: str) -> None:
+    open_page(page, site, "book/idea/backward")
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    roles = [node["role"]["value"] for node in tree if not node["ignored"]]
+    assert roles.count("MathMLMath") > 50
+    assert {"MathMLFraction", "MathMLIdentifier", "MathMLSquareRoot"} <= set(roles)
+
+
+def test_search_finds_a_term(page: Page, site: str) -> None:
+    open_page(page, site, "book/index")
+    page.keyboard.press("Control+K")
+    page.keyboard.type("whitening")
+    page.keyboard.press("Enter")
+    results = page.locator("#search-results li a")
+    expect(results.filter(has_text="Why normalize?").first).to_be_visible()
+
+
+def test_the_color_mode_can_be_chosen_and_stays(page: Page, site: str) -> None:
+    open_page(page, site, "book/idea/why")
+    background = "getComputedStyle(document.body).backgroundColor"
+    seen = {page.evaluate(background)}
+    for _ in range(2):
+        page.locator(".theme-switch-button:visible").click()
+        seen.add(page.evaluate(background))
+    assert len(seen) == 2
+    chosen = page.evaluate("document.documentElement.dataset.theme")
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == chosen
+
+
+def test_a_dark_page_prints_light(page: Page, site: str) -> None:
+    page.emulate_media(color_scheme="dark")
+    open_page(page, site, "book/idea/transform")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(29, 36, 44)"
+    for hidden in (
+        ".bd-sidebar-primary",
+        ".bd-header-article",
+        ".prev-next-footer",
+        ".bn-controls",
+    ):
+        expect(page.locator(hidden).first).to_be_hidden()
+
+
+def test_the_keyboard_alone_goes_through_a_chapter(page: Page, site: str) -> None:
+    """Tab reaches everything that can be pressed, in the order of the page, and leaves it again."""
+    open_page(page, site, "book/idea/convolution")
+    reached = set()
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        key = page.evaluate(
+            """() => {
+              const one = document.activeElement;
+              if (one === document.body) return null;
+              one.dataset.reached = "yes";
+              return one.tagName;
+            }"""
+        )
+        if key is None:
+            break
+        reached.add(key)
+    missed = page.evaluate(
+        """() => [...document.querySelectorAll("article :is(a[href], button, summary, input)")]
+          .filter((one) => one.checkVisibility({visibilityProperty: true}))
+          .filter((one) => !one.disabled && one.type !== "radio" && !one.dataset.reached)
+          .map((one) => one.outerHTML.slice(0, 200))"""
+    )
+    assert not missed
+    assert {"A", "BUTTON", "SUMMARY", "INPUT"} & reached
+    assert key is None, "the keyboard does not leave the page"
