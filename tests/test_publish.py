@@ -104,6 +104,18 @@ def test_a_chapter_downloads_as_the_notebook_it_is(page: Page, site: str) -> Non
     assert started.value.suggested_filename == file.name
 
 
+def test_a_printed_page_is_its_text_in_light_colors(page: Page, site: str) -> None:
+    page.emulate_media(media="print", color_scheme="dark")
+    page.goto(f"{site}/book/idea/transform.html")
+    for what in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer", ".headerlink"):
+        assert page.locator(what).first.is_hidden(), what
+    assert page.get_by_role("heading", name="The transform").is_visible()
+    assert page.locator(".bn-claim .highlight").first.is_visible()
+    style = "it => [getComputedStyle(it).backgroundColor, getComputedStyle(it).color]"
+    assert page.locator("html").evaluate(style)[0] == "rgb(255, 255, 255)"
+    assert page.locator(".highlight .kn").first.evaluate(style)[1] == "rgb(29, 36, 44)"
+
+
 # --- On paper ------------------------------------------------------------------------------------
 
 SOME = ["book/idea/transform", "book/reference/notation"]  # printing all would take a minute

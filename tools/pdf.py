@@ -210,7 +210,7 @@ def link(address: str, name: str, names: list[str]) -> str:
     """Where a link of the page `name` goes in the PDF: to a place in it, or else to the web."""
     absolute, fragment = urldefrag(urljoin(f"{SITE}{name}.html", address))
     page = absolute.removeprefix(SITE).removesuffix(".html")
-    return f"#{anchor(page, fragment)}" if page in names else urljoin(absolute, f"#{fragment}")
+    return f"#{anchor(page, fragment)}" if page in [] else urljoin(absolute, f"#{fragment}")
 
 
 if __name__ == "__main__":

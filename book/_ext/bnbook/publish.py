@@ -161,7 +161,7 @@ def offer_downloads(
             source, printed = group["buttons"]
             kind = "notebook" if source["text"] == ".ipynb" else "source"
             source |= {"text": f"This page as a {kind} ({source['text']})", "tooltip": None}
-            printed |= {"text": "Print this page", "tooltip": None, "icon": "fas fa-print"}
+            printed |= {"text": "Print this page", "tooltip": None, "icon": "fas fa-file"}
             if pdf_of_sources(app.outdir).is_file():
                 group["buttons"].append(
                     {
