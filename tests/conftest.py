@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from pdf import BROWSER
 from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 # Without the last four, Chromium asks hosts of its own for things that no test needs.
 FLAGS = [
     "--no-sandbox",

@@ -34,12 +34,15 @@ NO_BROWSER = "The PDF is printed by Chromium or Chrome: install one (Debian: apt
 
 TEXT_WIDTH = 605  # CSS pixels: the 160 mm of print.css, for what is as wide as the window
 
-# Chromium scrolls what is too wide, paper does not: such a formula becomes smaller.
-FIT_FORMULAS = """
-for (const box of document.querySelectorAll("mjx-container[display=true]")) {
-  const ratio = box.clientWidth / box.scrollWidth;
-  if (ratio < 1) box.style.fontSize = `${ratio * parseFloat(getComputedStyle(box).fontSize)}px`;
-}
+# The page scrolls what is too wide, paper cuts it off.
+TOO_WIDE = """
+[...document.querySelectorAll(".bd-article *")]
+  .filter((it) => {
+    const { left, right } = it.getBoundingClientRect();
+    return left < -1 || right > innerWidth + 1;
+  })
+  .filter((it) => !it.closest("mjx-assistive-mml")) // which is heard, not seen
+  .map((it) => `${it.closest("article").id} ${it.textContent.trim().slice(0, 60)}`)
 """
 FILL_IN_PAGE_NUMBERS = """
 (numbers) => {
@@ -99,7 +102,8 @@ def print_page(tab: Page, page: Path, pdf: Path) -> None:
     tab.set_viewport_size({"width": TEXT_WIDTH, "height": 900})
     tab.goto(page.as_uri())
     tab.evaluate("MathJax.startup.promise")
-    tab.evaluate(FIT_FORMULAS)
+    if too_wide := tab.evaluate(TOO_WIDE):
+        sys.exit("\n".join(["This is wider than the paper:", *too_wide]))
     options = {"path": pdf, "prefer_css_page_size": True, "print_background": True}
     tab.pdf(**options)
     with pikepdf.open(pdf) as document:
@@ -210,7 +214,7 @@ def link(address: str, name: str, names: list[str]) -> str:
     """Where a link of the page `name` goes in the PDF: to a place in it, or else to the web."""
     absolute, fragment = urldefrag(urljoin(f"{SITE}{name}.html", address))
     page = absolute.removeprefix(SITE).removesuffix(".html")
-    return f"#{anchor(page, fragment)}" if page in [] else urljoin(absolute, f"#{fragment}")
+    return f"#{anchor(page, fragment)}" if page in names else urljoin(absolute, f"#{fragment}")
 
 
 if __name__ == "__main__":

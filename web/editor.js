@@ -1,5 +1,7 @@
 /* The editor of a live cell: CodeMirror 6 with what a short Python cell needs, and no more.
    tools/live.py bundles it; book/assets/live.js loads it when a reader first edits. */
+/*! With CodeMirror 6 and Lezer: MIT License, Copyright (C) 2018-2021 by Marijn Haverbeke
+    <marijn@haverbeke.berlin> and others. */
 
 import { defaultKeymap, history, historyKeymap } from "@codemirror/commands";
 import { python } from "@codemirror/lang-python";

@@ -9,23 +9,25 @@ import { loadPyodide } from "./live/pyodide/pyodide.mjs";
 
 const live = new URL("live/", import.meta.url);
 const archive = fetch(new URL("bnlib.zip", live)).then((answer) => answer.arrayBuffer());
-const ran = new Set();
+const ran = new Set(); // the cells whose names are there
 const starting = start();
 let turn = starting;
 
-starting.then(
-  () => postMessage({ type: "ready" }),
-  (error) => postMessage({ type: "failed", text: String(error) })
-);
+const fail = (error) => postMessage({ type: "failed", text: error.message });
+
+starting.then(() => postMessage({ type: "ready" }), fail);
 
 onmessage = ({ data }) => {
   turn = turn.then((python) => obey(python, data));
+  turn.catch(fail); // such as when there is no memory left for Python itself
 };
 
 async function start() {
   const indexURL = new URL("pyodide/", live).href;
   const env = { HOME: "/home/pyodide", BNLIB_DATA: "embedded", MPLBACKEND: "module://bnlive.backend" };
-  const pyodide = await loadPyodide({ indexURL, env, packages: ["numpy"] });
+  const stdin = () => null; // nobody types: input() finds the end of the file
+  const pyodide = await loadPyodide({ indexURL, env, stdin, packages: ["numpy"] });
+  if (!pyodide.loadedPackages.numpy) throw new Error("NumPy could not be loaded");
   pyodide.unpackArchive(await archive, "zip", { extractDir: "/lib/python3.12/site-packages" });
   const { needed } = pyodide.pyimport("bnlive.plan");
   const { run } = pyodide.pyimport("bnlive.run");

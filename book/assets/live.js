@@ -149,7 +149,7 @@
   function startPython() {
     const started = new Worker(new URL("live-worker.js", here), { type: "module" });
     started.onmessage = ({ data }) => answers[data.type](cells[data.index], data);
-    started.onerror = () => answers.failed(null, { text: "its files could not be loaded." });
+    started.onerror = () => answers.failed(null, { text: "its files could not be loaded" });
     return started;
   }
 
@@ -179,9 +179,9 @@
     },
     failed(_, { text }) {
       end();
-      for (const cell of cells.filter((one) => one.busy)) {
-        cell.busy = false;
-        say(cell, `Python could not be started: ${text}`);
+      for (const cell of cells.filter((one) => one.busy || one.running)) {
+        cell.busy = cell.running = false;
+        say(cell, `Python could not run: ${text}`);
         update(cell);
       }
     },
@@ -224,6 +224,7 @@
       cell.status.closest(".cell_input").after(cell.output);
     }
     cell.stored ??= [...cell.output.childNodes];
+    cell.output.setAttribute("aria-live", "polite");
     cell.output.replaceChildren();
     cell.fresh = false;
   }

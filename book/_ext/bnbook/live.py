@@ -27,7 +27,7 @@ def setup(app: Sphinx) -> None:
 
 def copy_files(app: Sphinx) -> None:
     """Put Python for the browser and the editor beside the page's own scripts."""
-    if app.builder.name != "html":
+    if app.builder.name != "html":  # the PDF runs no code
         return
     folder = Path(app.outdir, "_static", "live")
     shutil.copytree(LIVE, folder, ignore=shutil.ignore_patterns("complete"), dirs_exist_ok=True)
@@ -46,6 +46,6 @@ def copy_files(app: Sphinx) -> None:
 def add_scripts(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
-    if "tag_live" in context.get("body", ""):
+    if app.builder.name == "html" and "tag_live" in context.get("body", ""):
         app.add_css_file("live.css")
         app.add_js_file("live.js", loading_method="defer")
