@@ -148,6 +148,7 @@ def test_chapters_open_alike(html: Path, pages: Pages) -> None:
         question = article.select_one(".bn-question").text
         minutes = re.search(r"Time: (\d+) minutes", article.select_one(".bn-opener").text)[1]
         assert question.endswith("?")
+        assert "import" in article.select_one(".bn-setup pre").text
         assert f"{minutes} min" in listed[path].text
         assert question[:40].split(" ")[0] in listed[path].text
 

@@ -282,7 +282,7 @@ def test_recorded_runs_come_out_again(name):
     learned = np.flatnonzero(experiments.runs(record)["outcome"] == "learned")
     starts = np.append(np.flatnonzero(record["step"] == 0), len(record))
     cheap = [i for i in learned if points[i]["steps"] <= 4000 and points[i]["depth"] <= 6]
-    for i in np.random.default_rng(7).choice(cheap, 2, replace=False):
+    for i in np.random.default_rng(7).choice(cheap, 1):
         recorded, again = record[starts[i] : starts[i + 1]], experiments.train(**points[i])
         np.testing.assert_array_equal(again["step"], recorded["step"])
         np.testing.assert_allclose(again["loss"][1:3], recorded["loss"][1:3], rtol=0.02)

@@ -276,7 +276,7 @@ def test_nothing_is_loaded_before_the_reader_asks(served: None, page: Page, site
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{site}/book/idea/transform.html", wait_until="load")
-    expect(cell(page, 1).get_by_role("button", name="Run, cell 1", exact=True)).to_be_visible()
+    expect(cell(page, 3).get_by_role("button", name="Run, cell 3", exact=True)).to_be_visible()
     assert len(page.locator(".bn-live").all()) == len(
         live_cells(ROOT / "book" / "idea" / "transform.ipynb")
     )
@@ -370,21 +370,28 @@ def test_after_an_endless_loop_and_an_error_above_the_page_goes_on(
     third.get_by_role("button", name="Reset").click()
     assert output.locator("pre").text_content() == printed
 
+    imports = page.locator(".bn-setup > summary")
+    imports.press("Enter")
     open_editor(first)
     page.keyboard.press("Control+End")
     page.keyboard.type("\n1 / 0")
-    fifth.get_by_role("button", name="Run").click()  # needs cells 1, 3 and 4
+    imports.press("Enter")
+    fifth.get_by_role("button", name="Run, cell 5").click()  # needs cells 1, 3 and 4
     status = fifth.get_by_role("status")
     expect(status).to_have_text("Not run: cell 1 ended with an error", timeout=STARTS)
     error = first.locator(".bn-live-error")
     expect(error).to_contain_text('File "cell 1", line 7, in <module>')
     expect(error).to_contain_text("ZeroDivisionError: division by zero")
+    expect(error).to_be_visible()  # the box that it is in has opened
 
     first.get_by_role("button", name="Reset").click()
     expect(error).to_have_count(0)
-    fifth.get_by_role("button", name="Run").click()
+    fifth.get_by_role("button", name="Run, cell 5").click()
     expect(status).to_contain_text("after 3 cells above")
     expect(output.locator("pre")).to_have_text(printed)
+    fifth.get_by_role("button", name="Run, cell 5").click()
+    expect(status).to_have_text(re.compile(r"^Ran in [\d.]+ m?s$"))  # they ran already
+    assert len(page.workers) == 1  # the one with the loop is gone
 
 
 def test_changes_survive_a_reload_until_reset(served: None, page: Page, site: str) -> None:

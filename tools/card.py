@@ -24,7 +24,9 @@ LEFT, RIGHT, BOTTOM, TOP = 66.138046, 216.942417, 229.398739, 21.558281
 PLOT_LEFT, PLOT_BOTTOM, PLOT_TOP = 80, 590, 262
 
 CARD = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" \
-font-family="Avenir Next, Segoe UI, Roboto, Helvetica Neue, Liberation Sans, Arial, sans-serif">
+font-family="Source Sans, sans-serif">
+<style>@font-face {{ font-family: "Source Sans"; font-weight: 200 900; \
+src: url("fonts/source-sans-3-latin-wght-normal.woff2"); }}</style>
 <rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>
 <rect width="{WIDTH}" height="14" fill="{WITH_BN}"/>
 <text x="76" y="128" font-size="86" font-weight="700" letter-spacing="-2" fill="{INK}">\

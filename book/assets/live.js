@@ -243,7 +243,10 @@
       cell.output.append(block);
     }
     block.querySelector("pre").append(text);
-    if (kind === "error") cell.node.querySelector("details")?.setAttribute("open", "");
+    if (kind !== "error") return;
+    for (const box of [cell.node.closest("details"), cell.node.querySelector("details")]) {
+      box?.setAttribute("open", "");
+    }
   }
 
   /** Show a figure as the book shows its own, with the caption. */

@@ -77,5 +77,10 @@ class Openers(SphinxPostTransform):
         section = next(iter(self.document.findall(nodes.section)))
         section.insert(0, nodes.paragraph("", chapter.part, classes=["bn-kicker"]))
         section[2]["classes"].append("bn-question")
-        goals_and_time = section[3:6]
-        section[3:6] = [nodes.container("", *goals_and_time, classes=["bn-opener"])]
+        # The cells before the first heading import and set up: together they are one line.
+        cells = [one for one in section.children if "cell" in one.get("classes", ())]
+        first = section.index(cells[0])
+        section[3:first] = [nodes.container("", *section[3:first], classes=["bn-opener"])]
+        opening = '<details class="bn-code bn-setup"><summary>Imports and settings</summary>'
+        section.insert(section.index(cells[0]), nodes.raw("", opening, format="html"))
+        section.insert(section.index(cells[-1]) + 1, nodes.raw("", "</details>", format="html"))
