@@ -30,6 +30,7 @@ def pages(html: Path) -> Pages:
 
 def test_a_book_with_a_warning_is_not_done(copy_of_tree: Path) -> None:
     (copy_of_tree / ".venv").symlink_to(sys.prefix)
+    (copy_of_tree / ".live").symlink_to(ROOT / ".live")
     (copy_of_tree / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
     (copy_of_tree / "book" / "index.md").write_text("# A page\n\n{ref}`nowhere`\n")
     command = ["make", "book", "PYTHON=true"]  # leaves .venv as it is
