@@ -9,7 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import ROOT
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 import bnlib
 from bnlib import experiments, steps
@@ -61,7 +61,7 @@ def test_scripts_are_small_and_ask_no_other_host(script: Path) -> None:
 
 def test_minibatch_shows_what_bnlib_computes(figure: Open) -> None:
     shown = figure("idea/transform", "minibatch")
-    shown.get_by_label("Example 1", exact=True).focus()
+    shown.get_by_label("x of example 1", exact=True).focus()
     for _ in range(3):
         shown.page.keyboard.press("ArrowRight")  # from −3 to −1.5
     x = np.array([-1.5, -1, 1.5, 2, 5.5, 7])[:, None]
@@ -70,8 +70,34 @@ def test_minibatch_shows_what_bnlib_computes(figure: Open) -> None:
     assert number(shown, "std") == f"{cache.var[0] ** 0.5:.2f}"
     assert number(shown, "normalized").split() == [f"{value:.2f}" for value in y[:, 0]]
     expect(shown.get_by_role("status")).to_contain_text("Mean 2.25")
+    for name in "Move all to the right", "Spread":  # as often as one likes
+        press(shown.get_by_role("button", name=name), "Enter", 6)
+        moved = number(shown, "normalized").split()
+        assert np.allclose(np.array(moved, float), y[:, 0], rtol=0, atol=0.011)
     ours = arithmetic(shown, "minibatch", x[:, 0].tolist(), 1e-5)
     assert np.allclose(ours["normalized"], y[:, 0], rtol=0, atol=1e-12)
+
+
+def test_a_finger_drags_without_scrolling_the_page(browser: Browser, site: str) -> None:
+    phone = browser.new_context(
+        viewport={"width": 360, "height": 780}, has_touch=True, is_mobile=True
+    )
+    page = phone.new_page()
+    page.goto(f"{site}/book/idea/transform.html")
+    handle = page.get_by_role("slider", name="x of example 1")
+    page.locator('[data-interactive="minibatch"]').scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    start = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    scrolled, before = page.evaluate("scrollY"), float(handle.get_attribute("aria-valuenow"))
+    touch = phone.new_cdp_session(page)
+    for step in range(11):  # 60 px to the right, and as many down
+        at = {"x": start[0] + 6 * step, "y": start[1] + 6 * step}
+        kind = "touchMove" if step else "touchStart"
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [at]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert float(handle.get_attribute("aria-valuenow")) >= before + 3.5
+    assert page.evaluate("scrollY") == scrolled
+    phone.close()
 
 
 def test_gamma_and_beta_scale_shift_and_undo(figure: Open) -> None:
@@ -239,7 +265,7 @@ def test_axes_light_what_shares_a_mean(figure: Open) -> None:
         "each position": (3, normalize(x, 0)),
         "wrong axes": (36, wrong),
     }
-    ring = shown.get_by_role("slider", name="Number")
+    ring = shown.get_by_role("slider", name="The chosen number")
     ring.focus()
     for key in "ArrowRight", "ArrowRight", "ArrowDown", "ArrowDown":
         shown.page.keyboard.press(key)

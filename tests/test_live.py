@@ -394,6 +394,34 @@ def test_after_an_endless_loop_and_an_error_above_the_page_goes_on(
     assert len(page.workers) == 1  # the one with the loop is gone
 
 
+def test_what_changed_runs_again_and_a_claim_that_fails_loses_its_tick(
+    served: None, page: Page, site: str
+) -> None:
+    page.goto(f"{site}/book/idea/transform.html")
+    fourth, fifth, claim = cell(page, 4), cell(page, 5), cell(page, 6)
+    fifth.get_by_role("button", name="Run, cell 5").click()
+    status = fifth.get_by_role("status")
+    expect(status).to_contain_text("after 3 cells above", timeout=STARTS)
+    open_editor(fourth)
+    page.keyboard.press("Control+End")
+    page.keyboard.type("\ny = y + 1")
+    expect(fourth.get_by_role("status")).to_have_text("Changed, not run yet")
+    fifth.get_by_role("button", name="Run, cell 5").click()
+    expect(status).to_contain_text("after 1 cell above")
+    expect(fifth.locator(".cell_output pre")).to_contain_text("[1. 1. 1.]")
+
+    summary = claim.locator("summary")
+    expect(summary).to_have_text(re.compile("^✓ "))
+    summary.press("Enter")
+    open_editor(claim)
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("assert False\n")
+    page.keyboard.press("Control+Enter")
+    expect(summary).to_have_text(re.compile("^✗ "))
+    claim.get_by_role("button", name="Reset").click()
+    expect(summary).to_have_text(re.compile("^✓ "))
+
+
 def test_changes_survive_a_reload_until_reset(served: None, page: Page, site: str) -> None:
     page.goto(f"{site}/book/idea/transform.html")
     third = cell(page, 3)

@@ -101,12 +101,27 @@ def test_the_color_mode_can_be_chosen_and_stays(page: Page, site: str) -> None:
     background = "getComputedStyle(document.body).backgroundColor"
     seen = {page.evaluate(background)}
     for _ in range(2):
-        page.locator(".theme-switch-button:visible").click()
+        button = page.locator(".theme-switch-button:visible")
+        button.press("Enter")
+        expect(button).to_be_focused()
+        mode = page.evaluate("document.documentElement.dataset.mode")
+        expect(button).to_have_accessible_name(f"Color mode: {mode}")
         seen.add(page.evaluate(background))
     assert len(seen) == 2
     chosen = page.evaluate("document.documentElement.dataset.theme")
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == chosen
+
+
+def test_contents_on_a_phone_close_when_they_have_led_somewhere(page: Page, site: str) -> None:
+    page.set_viewport_size(NARROW)
+    open_page(page, site, "book/idea/why")
+    page.locator(".secondary-toggle:visible").click()
+    drawer = page.locator("#pst-secondary-sidebar-modal")
+    expect(drawer).to_be_visible()
+    drawer.get_by_role("link", name="Why not whiten?").click()
+    expect(drawer).to_be_hidden()
+    expect(page.get_by_role("heading", name="Why not whiten?")).to_be_in_viewport()
 
 
 def test_a_dark_page_prints_light(page: Page, site: str) -> None:

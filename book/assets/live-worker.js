@@ -2,14 +2,14 @@
 
    It takes {sources, index, all}: the code of the page's live cells, which of them to run, and
    whether all above it are to run first; else only those run first that it needs and that have
-   not run yet. It answers with messages that have a `type`: "ready" or "failed", and for each
+   not run yet as they stand. It answers with messages that have a `type`: "ready" or "failed", and for each
    order "loading" (Matplotlib), "start", "output" and "end" of a cell, and "done". */
 
 import { loadPyodide } from "./live/pyodide/pyodide.mjs";
 
 const live = new URL("live/", import.meta.url);
 const archive = fetch(new URL("bnlib.zip", live)).then((answer) => answer.arrayBuffer());
-const ran = new Set(); // the cells whose names are there
+const ran = new Map(); // the cells whose names are there, with the code that ran, and when
 const starting = start();
 let turn = starting;
 
@@ -52,7 +52,7 @@ async function obey(python, { sources, index, all }) {
       failed = cell;
       break;
     }
-    ran.add(cell);
+    ran.set(cell, { source: sources[cell], time: performance.now() });
   }
   postMessage({ type: "done", index, above: order.length - 1, failed });
   return python;
@@ -62,5 +62,13 @@ function plan({ pyodide, needed }, sources, index) {
   const found = needed(pyodide.toPy(sources), index);
   const order = found.toJs();
   found.destroy();
-  return order.filter((cell) => cell === index || !ran.has(cell));
+  // Up to date are those that ran as they stand, each after those before it.
+  let last = 0;
+  const old = order.findIndex((cell) => {
+    const { source, time } = ran.get(cell) ?? {};
+    const fresh = source === sources[cell] && time > last;
+    last = time;
+    return cell === index || !fresh;
+  });
+  return order.slice(old);
 }

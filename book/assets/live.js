@@ -94,6 +94,7 @@
       return;
     }
     update(cell);
+    say(cell, "Shift+Enter runs, Tab leaves");
     cell.editor.focus();
   }
 
@@ -111,6 +112,7 @@
     } catch {
       // A reader may deny storage; then the changes last as long as the page.
     }
+    if (cell.text !== cell.book) say(cell, "Changed, not run yet");
     update(cell);
   }
 
@@ -123,7 +125,7 @@
     }
     for (const cell of cells.filter((one) => one.book in edits)) {
       setText(cell, edits[cell.book]);
-      say(cell, "With your changes");
+      say(cell, "With your changes, not run yet");
     }
   }
 
@@ -131,6 +133,8 @@
     cell.editor?.replace(cell.book);
     if (cell.stored) cell.output.replaceChildren(...cell.stored);
     cell.stored = null;
+    cell.output?.classList.remove("bn-live-old");
+    verdict(cell, true);
     say(cell, "As in the book");
     change(cell, cell.book);
   }
@@ -198,6 +202,7 @@
     end(cell, { ok, time }) {
       if (cell.fresh) clear(cell);
       cell.running = false;
+      verdict(cell, ok);
       const took = time < 1000 ? `${Math.round(time)} ms` : `${(time / 1000).toFixed(1)} s`;
       say(cell, ok ? `Ran in ${took}` : "Ended with an error");
       update(cell);
@@ -206,6 +211,7 @@
       cell.busy = false;
       if (failed !== null && failed !== cell.index) {
         say(cell, `Not run: ${cells[failed].name} ended with an error`);
+        cell.output?.classList.add("bn-live-old");
       } else if (above) {
         const others = above === 1 ? "1 cell" : `${above} cells`;
         say(cell, `${cell.status.textContent}, after ${others} above`);
@@ -225,8 +231,18 @@
     }
     cell.stored ??= [...cell.output.childNodes];
     cell.output.setAttribute("aria-live", "polite");
+    cell.output.classList.remove("bn-live-old");
     cell.output.replaceChildren();
     cell.fresh = false;
+  }
+
+  /** The tick of a claim is that of the book until its assertion runs here. */
+  function verdict(cell, holds) {
+    const claim = cell.node.querySelector(".bn-claim");
+    if (!claim) return;
+    claim.classList.toggle("bn-failed", !holds);
+    const line = claim.firstElementChild.firstChild;
+    line.data = line.data.replace(/^[✓✗]/, holds ? "✓" : "✗");
   }
 
   function show(cell, kind, text) {

@@ -15,6 +15,7 @@ from sphinx.writers.html5 import HTML5Translator
 def setup(app: Sphinx) -> None:
     app.add_post_transform(ClaimBoxes)
     app.add_post_transform(HiddenCode)
+    app.add_post_transform(Answers)
     citation = (visit_citation, HTML5Translator.depart_citation)
     app.add_node(nodes.citation, override=True, html=citation)
     app.add_post_transform(UniqueIds)
@@ -94,6 +95,18 @@ class HiddenCode(SphinxPostTransform):
             opening = '<details class="bn-code"><summary>The code</summary>'
             cell.insert(0, nodes.raw("", opening, format="html"))
             cell.insert(2, nodes.raw("", "</details>", format="html"))
+
+
+class Answers(SphinxPostTransform):
+    """Mark what the cell of an exercise printed."""
+
+    default_priority = 151
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        for part in self.document.findall(nodes.container):
+            if part.get("nb_element") == "cell_code_output" and part.astext().startswith("✗"):
+                part["classes"].append("bn-answer")
 
 
 class UniqueIds(SphinxPostTransform):

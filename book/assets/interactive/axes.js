@@ -69,11 +69,13 @@ bn.figure("axes", (figure) => {
     const name = `image ${image}, channel ${channel}, row ${row}, column ${column}`;
     const limits = { "aria-valuemin": 0, "aria-valuemax": x.length - 1 };
     const now = { "aria-valuenow": chosen, "aria-valuetext": name };
-    put("rect", "ring", { role: "slider", tabindex: 0, "aria-label": "Number", ...limits, ...now });
+    put("rect", "ring", { role: "slider", tabindex: 0, "aria-label": "The chosen number", ...limits, ...now });
     ring.onkeydown = (event) => {
       const [down, right] = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key] || [];
-      if (down === undefined) return;
+      if (["Home", "End"].includes(event.key)) chosen = event.key === "End" ? x.length - 1 : 0;
+      else if (down === undefined) return;
       event.preventDefault();
+      if (down === undefined) return figure.update();
       const [y, z] = [image * SIDE + row + down, channel * SIDE + column + right]; // in the picture
       if (y < 0 || y >= N * SIDE || z < 0 || z >= C * SIDE) return;
       chosen = index([Math.floor(y / SIDE), Math.floor(z / SIDE), y % SIDE, z % SIDE]);

@@ -1,5 +1,5 @@
-/* What the interactive figures share: a drawing that is as wide as its place, controls with names,
-   numbers that a screen reader hears. Each figure is a script of its own that calls bn.figure. */
+/* What the interactive figures share: a drawing as wide as its place, controls with names, numbers
+   that are heard. Each figure is a script of its own that calls bn.figure. */
 "use strict";
 
 const bn = (() => {
@@ -27,7 +27,7 @@ const bn = (() => {
     return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
   }
 
-  /* From numbers to pixels; .inverse goes back. With log: a logarithmic axis. */
+  /* From numbers to pixels; .inverse goes back. */
   function scale([from, to], [left, right], log = false) {
     const f = log ? Math.log : (x) => x;
     const slope = (right - left) / (f(to) - f(from));
@@ -51,7 +51,7 @@ const bn = (() => {
     return { mean, variance: average(x.map((value) => (value - mean) ** 2)) };
   }
 
-  /* A seeded source of standard normal numbers, so that a figure looks the same for everyone. */
+  /* A seeded source of standard normal numbers: a figure looks the same for everyone. */
   function normal(seed) {
     let state = seed >>> 0;
     const uniform = () => {
@@ -73,9 +73,9 @@ const bn = (() => {
       root.querySelector(".bn-still").replaceWith(this.body, this.status);
     }
 
-    /* A drawing: draw(put, width, height) says what is there; put(tag, key, attributes, text) makes
-       the element of that key or changes it, and what is no longer put goes away. The one that is
-       dragged keeps its focus thereby. Pixels are those of the screen, so text stays legible. */
+    /* draw(put, width, height) says what is there; put(tag, key, attributes, text) makes the element
+       of that key or changes it, and what is no longer put goes away; so a dragged one keeps its
+       focus. Pixels are those of the screen: text stays legible. */
     drawing(label, height, draw) {
       const svg = element("svg", { role: "group", "aria-label": label, class: "bn-drawing" }, this.body);
       this.drawings.push({ svg, height, draw, made: new Map() });
@@ -87,7 +87,7 @@ const bn = (() => {
       return element("div", { class: className }, this.body);
     }
 
-    /* input(value) is called when the reader moves it; text(value) is what is seen and heard. */
+    /* input(value) is called when it moves; text(value) is what is seen and heard. */
     slider(row, label, { min, max, step, value, text = (x) => format(x) }, input) {
       const id = `bn-control-${++count}`;
       const box = element("div", { class: "bn-slider" }, row);
@@ -155,8 +155,8 @@ const bn = (() => {
       });
     }
 
-    /* Makes a drawn element a handle: dragged, or moved with the arrow keys. axis is "x" or "y",
-       move(value) is called with the new value, pixel.inverse tells which value a pixel is. */
+    /* A drawn element becomes a handle, for the pointer and the arrow keys. axis is "x" or "y";
+       move(value) gets the new value, pixel.inverse tells which value a pixel is. */
     handle(node, label, axis, { min, max, step, value, text = (x) => format(x) }, pixel, move) {
       set(node, {
         role: "slider",
@@ -169,6 +169,8 @@ const bn = (() => {
         "aria-valuenow": Number(value.toFixed(6)),
         "aria-valuetext": text(value),
       });
+      // A finger must not scroll here; shapes have no touch-action.
+      if (!node.onkeydown) node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
       const go = (x) => {
         move(Math.min(max, Math.max(min, Math.round(x / step) * step)));
         this.update();
@@ -183,7 +185,7 @@ const bn = (() => {
       };
       node.onpointerdown = (event) => {
         node.setPointerCapture(event.pointerId);
-        node.focus();
+        if (event.pointerType !== "touch") node.focus();
         event.preventDefault();
       };
       node.onpointermove = (event) => {

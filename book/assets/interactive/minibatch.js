@@ -12,6 +12,7 @@ bn.figure("minibatch", (figure) => {
   const EPS = 1e-5;
   const COLORS = ["blue", "orange", "green", "purple", "muted", "ink"];
   const START = [-3, -1, 1.5, 2, 5.5, 7];
+  const numbersOf = (values) => values.map((value) => bn.format(value)).join("  ");
   let x = [...START];
 
   figure.drawing("Six examples of one feature, before and after the normalization", 206, (put, width) => {
@@ -41,18 +42,25 @@ bn.figure("minibatch", (figure) => {
     x.forEach((value, i) => {
       const dot = put("circle", `before-${i}`, { cx: wide(value), cy: above, r: 8, fill: `var(--bn-${COLORS[i]})` });
       const limits = { min: -10, max: 10, step: 0.5, value, text: (v) => bn.format(v, 1) };
-      figure.handle(dot, `Example ${i + 1}`, "x", limits, wide, (v) => (x[i] = v));
+      figure.handle(dot, `x of example ${i + 1}`, "x", limits, wide, (v) => (x[i] = v));
     });
 
     numbers.mean = bn.format(mean);
     numbers.std = bn.format(std);
-    numbers.normalized = normalized.map((v) => bn.format(v)).join("  ");
-    figure.say(`Mean ${bn.format(mean)}, standard deviation ${bn.format(std)}.`);
+    numbers.normalized = numbersOf(normalized);
+    figure.say(`Mean ${bn.format(mean)}, standard deviation ${bn.format(std)}, normalized ${numbersOf(normalized)}.`);
   });
 
   const numbers = figure.numbers({ mean: "μ", std: "σ", normalized: "x̂" });
   const controls = figure.row();
-  figure.button(controls, "Move all to the right", () => (x = x.map((v) => Math.min(10, v + 1))));
-  figure.button(controls, "Spread", () => (x = x.map((v) => Math.max(-10, Math.min(10, 1.25 * v)))));
+  // As far as there is room: one that is held back alone would change x̂.
+  figure.button(controls, "Move all to the right", () => {
+    const step = Math.min(1, 10 - Math.max(...x));
+    x = x.map((value) => value + step);
+  });
+  figure.button(controls, "Spread", () => {
+    const factor = Math.min(1.25, 10 / Math.max(...x.map(Math.abs)));
+    x = x.map((value) => factor * value);
+  });
   figure.button(controls, "Start again", () => (x = [...START]));
 });
