@@ -54,7 +54,7 @@ types:
 	$(RUN) -m mypy bnlib
 
 tests: live
-	$(RUN) -m pytest tests book -n 2 --dist loadfile -rs
+	$(RUN) -m pytest book tests -n 2 --dist loadfile --no-loadscope-reorder -rs # the longest first
 
 frameworks:
 	@$(PYTHON) tools/setup_env.py frameworks
