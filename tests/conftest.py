@@ -11,20 +11,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from pdf import BROWSER
+from pdf import BROWSER, FLAGS
 from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-# Without the last four, Chromium asks hosts of its own for things that no test needs.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture

@@ -6,14 +6,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import yaml
 from conftest import ROOT
+from pdf import PAGES
 from playwright.sync_api import Page, Response, expect
 
 MB = 1e6
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 CODE = "book/idea/transform"  # the page that answers for the colors of code
 WIDE, NARROW, HUGE = ({"width": w, "height": h} for w, h in ((1280, 900), (360, 780), (2560, 1440)))
 # What a formula or a figure consists of is not asked: it is one thing, with one text. Code has the

@@ -13,6 +13,7 @@ from address import repository
 from bnbook.publish import site_url
 from bs4 import BeautifulSoup
 from conftest import ROOT
+from pdf import PAGES
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from pypdf import PdfReader
@@ -20,7 +21,6 @@ from pypdf import PdfReader
 ASSETS = ROOT / "book" / "assets"
 SITE = site_url(repository()["url"])
 Printed = tuple[PdfReader, Page]
-PAGES = [pdf.TOC["root"], *(it["file"] for part in pdf.TOC["parts"] for it in part["chapters"])]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,17 @@ from bnbook.publish import PDF_NAME, PROMISE, pdf_of_sources, site_url  # noqa: 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 SITE = site_url(CONFIG["repository"]["url"])
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+# Without the last four, Chromium asks hosts of its own for things that nobody here needs.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -116,8 +126,7 @@ def print_page(tab: Page, page: Path, pdf: Path) -> None:
 
 def one_page(html: Path, folder: Path) -> str:
     """The pages of the book as one, which is to stand in `folder`."""
-    names = [TOC["root"], *(it["file"] for part in TOC["parts"] for it in part["chapters"])]
-    articles = {name: article(html, name, names, folder) for name in names}
+    articles = {name: article(html, name, folder) for name in PAGES}
     about = "<h1>About this book</h1>"  # the first page's title is that of the book
     # Of the card that others show beside a link, the curves.
     card = (ROOT / "book" / "assets" / "card.svg").read_text(encoding="utf-8")
@@ -132,7 +141,7 @@ def one_page(html: Path, folder: Path) -> str:
             contents += entries(articles[chapter["file"]])
     return (
         '<!DOCTYPE html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-        f"<title>{escape(CONFIG['title'])}</title>{head(html, names[1], body, folder)}</head>"
+        f"<title>{escape(CONFIG['title'])}</title>{head(html, PAGES[1], body, folder)}</head>"
         f'<body class="bn-book"><header class="bn-cover"><h1>{escape(CONFIG["title"])}</h1>'
         f"<p>{escape(PROMISE)}</p><p>{escape(CONFIG['author'])}<br>"
         f'<a href="{SITE}">{SITE.partition("://")[2]}</a></p>{cover}</header>'
@@ -170,7 +179,7 @@ def entries(text: str) -> list[str]:
     ]
 
 
-def article(html: Path, name: str, names: list[str], folder: Path) -> str:
+def article(html: Path, name: str, folder: Path) -> str:
     """What a page says, with ids that no other page has, and links that arrive in the PDF.
 
     The pages are the book's own, and Sphinx escapes each quotation mark in a text: an attribute
@@ -183,7 +192,7 @@ def article(html: Path, name: str, names: list[str], folder: Path) -> str:
     text = text.replace("<details", "<details open").replace("url(#", f"url(#{anchor(name)}")
     ids = r'( (?:id|for|aria-labelledby|aria-describedby)=")([^"]+)'
     text = re.sub(ids, lambda it: it[1] + anchor(name, it[2]), text)
-    text = re.sub(r'( href=")([^"]+)', lambda it: it[1] + link(it[2], name, names), text)
+    text = re.sub(r'( href=")([^"]+)', lambda it: it[1] + link(it[2], name), text)
     text = mark_long(text, "pre", "\n", 25)
     text = mark_long(text, "table", "<tr", 12)
     return beside(html, name, text.replace("<article", f'<article id="{anchor(name)}"', 1), folder)
@@ -210,11 +219,11 @@ def anchor(name: str, fragment: str = "") -> str:
     return f"{name.replace('/', '-')}.{fragment}"
 
 
-def link(address: str, name: str, names: list[str]) -> str:
+def link(address: str, name: str) -> str:
     """Where a link of the page `name` goes in the PDF: to a place in it, or else to the web."""
     absolute, fragment = urldefrag(urljoin(f"{SITE}{name}.html", address))
     page = absolute.removeprefix(SITE).removesuffix(".html")
-    return f"#{anchor(page, fragment)}" if page in names else urljoin(absolute, f"#{fragment}")
+    return f"#{anchor(page, fragment)}" if page in PAGES else urljoin(absolute, f"#{fragment}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ class Opening(NamedTuple):
     minutes: int
 
 
+@cache
 def openings(env: BuildEnvironment) -> dict[str, Opening]:
     """The chapters of the numbered parts, by the name of their document."""
     found: dict[str, Opening] = {}

@@ -2,9 +2,7 @@
 "use strict";
 
 bn.arithmetic.minibatch = (x, eps) => {
-  const m = x.length;
-  const mean = x.reduce((sum, value) => sum + value, 0) / m;
-  const variance = x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / m;
+  const { mean, variance } = bn.moments(x);
   return { mean, variance, normalized: x.map((value) => (value - mean) / Math.sqrt(variance + eps)) };
 };
 
