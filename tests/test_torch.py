@@ -185,6 +185,21 @@ def test_any_memory_layout(layout, training, device):
         assert_close(ours, expected, 1e-12)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_results_are_laid_out_as_those_of_torch(layout, training, device):
+    x, weight, bias, dy, *stats = draw((6, 4, 3, 5), device)
+    for change in LAYOUTS[layout], lambda x: LAYOUTS[layout](x)[1:, 1:3]:
+        leaf, strides = change(x.detach()).requires_grad_(), []
+        channels = leaf.shape[1]
+        vectors = [v[:channels].detach() for v in (*stats, weight, bias)]
+        for function in batch_norm, native:
+            y = function(leaf, *vectors, training)
+            (dx,) = torch.autograd.grad(y, leaf, torch.ones(y.shape, dtype=y.dtype, device=device))
+            strides.append((y.stride(), dx.stride()))
+        assert strides[0] == strides[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("shape", [(6, 4, 3, 5), (3, 2, 4, 3, 2)])
@@ -196,6 +211,26 @@ def test_channels_last_stays_channels_last(shape, training, dtype, device):
         y = batch_norm(leaf, *stats, weight, bias, training)
         (dx,) = torch.autograd.grad(y, leaf, given)  # leaf.grad would get leaf's layout
         assert y.is_contiguous(memory_format=layout) and dx.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_tensors_can_be_resized_afterward(training, device):
+    """As FSDP does with parameters and buffers; `Tensor.numpy` would forbid it for good."""
+    tensors = x, weight, bias, dy, *stats = draw((6, 4, 3, 5), device)
+    batch_norm(x, *stats, weight, bias, training).backward(dy)
+    for v in tensors:
+        v.untyped_storage().resize_(0)
+
+
+def test_a_negated_view_is_negated(device):
+    z = torch.complex(*draw((6, 4), device)[:4:3])
+    x = z.detach().conj().imag
+    assert x.is_neg()
+    assert_close(
+        [batch_norm(x, None, None, training=True)],
+        [native(-z.imag, None, None, None, None, True)],
+        1e-12,
+    )
 
 
 @pytest.mark.parametrize("shape", [(256, 8), (60, 8, 14, 14)])

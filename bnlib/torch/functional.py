@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch.autograd.forward_ad import unpack_dual
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
@@ -111,7 +112,7 @@ def batch_norm(
         relu: whether to end with max(0, ·).
 
     Returns:
-        y, of x's shape, dtype and memory format. It can be differentiated any number of times.
+        y, of x's shape and dtype, channels last where x is and else contiguous. It can be differentiated any number of times.
 
     Raises:
         TypeError: x is not a tensor of floating-point numbers, or a dtype does not go with it.
@@ -137,7 +138,9 @@ def batch_norm(
         if _watched(*tensors) or running_mean.requires_grad or running_var.requires_grad:
             y = _normalize(x, running_mean, running_var, weight, bias, eps)
             return _finish(y, residual, relu).to(x.dtype)
-        return _Inference.apply(x, weight, bias, residual, running_mean, running_var, eps, relu)
+        return _Inference.apply(
+            _laid_out(x), weight, bias, residual, running_mean, running_var, eps, relu
+        )
     if count == 1:
         raise ValueError(
             f"x has shape {tuple(x.shape)}, one value per channel; expected at least 2 in "
@@ -150,7 +153,7 @@ def batch_norm(
         y = _finish(y, residual, relu).to(x.dtype)
         mean, var = mean.detach(), var.detach()
     else:
-        y, mean, var = _Training.apply(x, weight, bias, residual, eps, relu)
+        y, mean, var = _Training.apply(_laid_out(x), weight, bias, residual, eps, relu)
     if count and running_mean is not None and running_var is not None:
         _follow(running_mean, mean, running_var, var * (count / (count - 1)), momentum)
     return y
@@ -244,7 +247,8 @@ class _Inference(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 # dx = γ / sqrt(σ² + ε) · dz, which is the inference of dz about 0
                 inference = _numpy_inference if ctx.backend == "numpy" else _triton()[0].inference
-                dx = inference(dz, torch.zeros_like(var), var, weight, None, ctx.eps)
+                as_x = dz.contiguous(memory_format=suggest_memory_format(x))
+                dx = inference(as_x, torch.zeros_like(var), var, weight, None, ctx.eps)
             gradients = dx, *sums, dz
         return *_needed(ctx, gradients), None, None, None, None
 
@@ -278,7 +282,8 @@ def _numpy_inference(
 
 
 def _array(v: Tensor) -> np.ndarray:
-    return (v.float() if v.dtype in _HALVES else v).numpy(force=True)
+    """The memory of a tensor. After `Tensor.numpy` nobody could resize it any more, as FSDP does."""
+    return np.from_dlpack((v.float() if v.dtype in _HALVES else v).detach().resolve_neg())
 
 
 # In torch operations.
@@ -451,6 +456,11 @@ def _watched(*tensors: _Maybe) -> str:
 
 
 # What the tensors are.
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """x in the layout that torch gives y and dx: channels last where x is so, else contiguous."""
+    return x if x.is_contiguous() else x.contiguous(memory_format=suggest_memory_format(x))
 
 
 def _work_dtype(x: Tensor) -> torch.dtype:
