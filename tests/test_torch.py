@@ -318,8 +318,10 @@ def test_what_is_kept_for_the_backward_pass(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_x_is_given_back_after_the_backward_pass(dtype, device):
+def test_x_is_given_back_after_the_backward_pass(dtype, device, monkeypatch):
     """Also when y lives on: a loss that is kept does not keep all activations."""
+    # A thread may hold its block a moment longer than the result takes to arrive.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     leaf = torch.randn(64, 32, 14, 14, device=device, dtype=dtype, requires_grad=True)
     x = leaf + 1
     memory = StorageWeakRef(x.untyped_storage())

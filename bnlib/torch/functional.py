@@ -112,7 +112,8 @@ def batch_norm(
         relu: whether to end with max(0, ·).
 
     Returns:
-        y, of x's shape and dtype, channels last where x is and else contiguous. It can be differentiated any number of times.
+        y, of x's shape and dtype, channels last where x is, else contiguous. It can be
+        differentiated any number of times.
 
     Raises:
         TypeError: x is not a tensor of floating-point numbers, or a dtype does not go with it.
@@ -282,7 +283,7 @@ def _numpy_inference(
 
 
 def _array(v: Tensor) -> np.ndarray:
-    """The memory of a tensor. After `Tensor.numpy` nobody could resize it any more, as FSDP does."""
+    """The memory of a tensor. After `Tensor.numpy` nobody could resize it, as FSDP does."""
     return np.from_dlpack((v.float() if v.dtype in _HALVES else v).detach().resolve_neg())
 
 
