@@ -161,7 +161,7 @@ _why = (
         "mean-error",
         f'"Is a mini-batch enough?" in {_WHY}',
         lambda rng: {"var": rng.uniform(0.5, 9, 3), "m": int(rng.integers(2, 100))},
-        lambda var, m: np.sqrt(var) / np.sqrt(m),  # float64, so that float32 will do as well
+        lambda var, m: np.sqrt(var / m),
         ["the error"],
         {
             "four times as many examples must halve the error": lambda answer, m, **_: (
@@ -1047,6 +1047,7 @@ _convolution = (
             "the positions are forgotten": lambda shape: shape[0],
             "the channels are counted too": lambda shape: int(np.prod(shape)),
         },
+        dtype=np.integer,
     ),
     Exercise(
         "any-rank",

@@ -14,7 +14,6 @@ import numpy as np
 _CASES = 3  # random inputs an answer has to stand
 _SECONDS = 5.0  # that an answer may take for all of them
 _PROPERTY_TOLERANCE = 1e-6  # central differences are no better
-_NUMERIC = np.ndarray | np.generic | int | float
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class Exercise:
         mistakes: typical wrong answers, each under the words that complete "This is what comes out
             when …". A reader who returns the same values is told so.
         tolerance: largest error allowed, as a share of the largest value of the right answer.
+        dtype: what the task asks the outputs to be: `np.float32`, or `np.integer` for any kind of
+            integer. Where it asks for nothing, right values of any dtype will do.
 
     Raises:
         TypeError: outputs is a string.
@@ -47,6 +48,7 @@ class Exercise:
     properties: Mapping[str, Callable[..., tuple[Any, Any]]] = field(default_factory=dict)
     mistakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     tolerance: float = 1e-9
+    dtype: type[np.generic] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.outputs, str):
@@ -211,12 +213,10 @@ def _judge(exercise: Exercise, function: Callable[..., Any]) -> None:
             _compare_values(exercise, arguments, got)
         except _Wrong as wrong:
             raise _Wrong(f"{wrong}{_diagnosis(exercise, arguments, got)}") from None
-    single = {name: _to_float32(v) for name, v in arguments.items()}
-    _compare_kinds(exercise, single, _call(exercise, function, single), " for float32 input")
 
 
 def _call(exercise: Exercise, function: Callable[..., Any], arguments: dict[str, Any]) -> list[Any]:
-    """What a function returns, as a list, with one entry for each output."""
+    """What a function returns, as a list, with one entry for each output: arrays, if it can be."""
     given = copy.deepcopy(arguments)
     try:
         inspect.signature(function).bind(*given.values())
@@ -235,22 +235,42 @@ def _call(exercise: Exercise, function: Callable[..., Any], arguments: dict[str,
     except BaseException as error:  # also SystemExit and KeyboardInterrupt: check must come back
         raise _Wrong(_what_was_raised(error, function)) from error
     for name, v in arguments.items():
-        can_be_nan = np.asarray(v).dtype.kind == "f"
-        if not np.array_equal(given[name], v, equal_nan=can_be_nan):
+        if not _same(given[name], v):
             raise _Wrong(f"your function changed its argument {name}; compute into a new array.")
     if got is None:
         raise _Wrong(
             f"your function returned nothing; expected {', '.join(exercise.outputs)}. "
             "Is there a return?"
         )
-    if len(exercise.outputs) == 1:
-        return [got]
-    if not isinstance(got, tuple | list) or len(got) != len(exercise.outputs):
+    values = [got] if len(exercise.outputs) == 1 else got
+    stacked = isinstance(got, np.ndarray) and got.ndim > 1
+    if not (stacked or isinstance(values, tuple | list)) or len(values) != len(exercise.outputs):
         raise _Wrong(
             f"your function returned {_describe(got)}; expected {len(exercise.outputs)} values, "
             f"separated by commas: {', '.join(exercise.outputs)}."
         )
-    return list(got)
+    for name, value in zip(exercise.outputs, values, strict=True):
+        if np.ma.is_masked(value):
+            raise _Wrong(
+                f"{name} has masked values, {np.ma.count_masked(value)} of {np.size(value)}."
+            )
+    return [_as_array(value) for value in values]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(b, tuple | list):
+        return isinstance(a, tuple | list) and len(a) == len(b) and all(map(_same, a, b))
+    return np.array_equal(a, b, equal_nan=np.asarray(b).dtype.kind == "f")
+
+
+def _as_array(value: Any) -> Any:
+    """A plain array of its own, which compares as arrays do; what is none and no list stays."""
+    if not isinstance(value, np.ndarray | np.generic | int | float | tuple | list):
+        return value
+    try:
+        return np.array(value)
+    except Exception:  # rows of unequal length
+        return value
 
 
 def _changed(
@@ -291,29 +311,27 @@ def _rights(exercise: Exercise, function: Callable[..., Any], arguments: dict[st
     return [np.asarray(v) for v in (got if len(exercise.outputs) > 1 else [got])]
 
 
-def _compare_kinds(
-    exercise: Exercise, arguments: dict[str, Any], got: list[Any], when: str = ""
-) -> None:
-    """Raise `_Wrong` unless the values are arrays of the right shape and dtype, and finite."""
+def _compare_kinds(exercise: Exercise, arguments: dict[str, Any], got: list[Any]) -> None:
+    """Raise `_Wrong` unless the values are numbers, of the right shape and dtype, and finite."""
     rights = _rights(exercise, exercise.reference, arguments)
     for name, value, right in zip(exercise.outputs, got, rights, strict=True):
-        if not isinstance(value, _NUMERIC):
+        if not isinstance(value, np.ndarray):
             wanted = f"a NumPy array of shape {right.shape}" if right.ndim else "a number"
             raise _Wrong(f"{name} is of type {type(value).__name__}; expected {wanted}.")
-        value = np.asarray(value)
         if value.shape != right.shape:
             if not value.ndim:
                 raise _Wrong(f"{name} is one number; expected an array of shape {right.shape}.")
             wanted = right.shape if right.ndim else "one number"
             raise _Wrong(f"{name} has shape {value.shape}; expected {wanted}.")
-        promoted = right.dtype == np.float32 and value.dtype != right.dtype and right.ndim
-        if right.dtype.kind in "iu" and value.dtype.kind == "f":
+        if exercise.dtype is np.integer and value.dtype.kind == "f":
             raise _Wrong(f"{name} is a float; expected an integer (// divides without rest).")
-        if value.dtype.kind != right.dtype.kind or promoted:
-            raise _Wrong(f"{name} has dtype {value.dtype}{when}; expected {right.dtype}.")
+        asked = exercise.dtype is None or np.issubdtype(value.dtype, exercise.dtype)
+        if not asked or value.dtype.kind not in "fiu" + right.dtype.kind:
+            expected = exercise.dtype or right.dtype.type
+            raise _Wrong(f"{name} has dtype {value.dtype}; expected {expected.__name__}.")
         bad = np.count_nonzero(~np.isfinite(value))
         if bad:
-            raise _Wrong(f"{name} has NaN or infinite values{when}, {bad} of {value.size}.")
+            raise _Wrong(f"{name} has NaN or infinite values, {bad} of {value.size}.")
 
 
 def _hold(
@@ -340,10 +358,14 @@ def _compare_values(exercise: Exercise, arguments: dict[str, Any], got: list[Any
     """Raise `_Wrong` unless the values are those of the reference."""
     rights = _rights(exercise, exercise.reference, arguments)
     for name, value, right in zip(exercise.outputs, got, rights, strict=True):
-        error, scale = np.max(np.abs(value - right)), np.max(np.abs(right))
+        dtype = np.result_type(value, right, np.float64)  # where truth values can be subtracted
+        error = np.max(np.abs(np.subtract(value, right, dtype=dtype)), initial=0)
+        scale = np.max(np.abs(right), initial=0)
         if error > exercise.tolerance * max(scale, 1e-300):
+            short = value.dtype.kind == "f" and value.itemsize < right.itemsize
             raise _Wrong(
                 f"{name} is off by up to {error:.2g}, where the right values go up to {scale:.2g}."
+                + short * f" It has dtype {value.dtype}, with fewer digits than {right.dtype}."
             )
 
 
@@ -352,10 +374,10 @@ def _diagnosis(exercise: Exercise, arguments: dict[str, Any], got: list[Any]) ->
     for words, mistake in exercise.mistakes.items():
         wrongs = _rights(exercise, mistake, arguments)
         if all(
-            isinstance(value, _NUMERIC)
-            and np.asarray(value).dtype.kind in "fiu"
-            and np.shape(value) == wrong.shape
-            and np.allclose(value, wrong, rtol=1e-9, atol=1e-12, equal_nan=True)
+            isinstance(value, np.ndarray)
+            and value.dtype.kind in "fiu"
+            and value.shape == wrong.shape
+            and np.allclose(value, wrong, rtol=exercise.tolerance, atol=1e-12, equal_nan=True)
             for value, wrong in zip(got, wrongs, strict=True)
         ):
             return _named(words)
@@ -364,7 +386,3 @@ def _diagnosis(exercise: Exercise, arguments: dict[str, Any], got: list[Any]) ->
 
 def _named(words: str) -> str:
     return f"\n  This is what comes out when {words}."
-
-
-def _to_float32(v: Any) -> Any:
-    return v.astype(np.float32) if isinstance(v, np.ndarray) and v.dtype == np.float64 else v

@@ -440,6 +440,7 @@ EXERCISES = (
                 height + 2 * padding - size + 1
             ),
         },
+        dtype=np.integer,
     ),
     Exercise(
         "silent-channels",

@@ -269,6 +269,7 @@ EXERCISES = (
             ),
         },
         tolerance=1e-6,
+        dtype=np.float32,
     ),
     Exercise(
         "count-bytes",
