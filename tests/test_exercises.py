@@ -9,6 +9,7 @@ import time
 import nbformat
 import numpy as np
 import pytest
+from answers import idea
 from conftest import ROOT
 
 from bnlib import exercises
@@ -69,6 +70,29 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
     assert "```{dropdown} Hint" in chapter.split(f":label: ex-{name}\n")[1].split(call)[0]
     assert sum(f"```{{solution-start}} ex-{name}\n" in solution for solution in SOLUTIONS) == 1
     assert sum(call in solution for solution in SOLUTIONS) == 1
+
+
+ANSWERS = idea.ANSWERS
+TRIED = [
+    (name, kind, words) for name in ANSWERS for kind, of in ANSWERS[name].items() for words in of
+]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name, kind, words", TRIED)
+def test_answers_as_readers_may_write_them(name, kind, words):
+    """A right one passes in whatever style; a wrong one runs, and is rejected for what it does."""
+    problem = find_problem(name, ANSWERS[name][kind][words])
+    if kind == "right":
+        assert problem is None
+    else:
+        assert problem is not None
+        assert "raised" not in problem or "raised FloatingPointError" in problem
+
+
+def test_there_are_three_right_and_three_wrong_answers():
+    for kinds in ANSWERS.values():
+        assert list(kinds) == ["right", "wrong"] and min(map(len, kinds.values())) >= 3
 
 
 def corrected(means, momentum):
@@ -177,7 +201,7 @@ def test_every_property_can_fail(name):
         ("normalize", lambda x, eps: x_hat_of(np.ma.asarray(x), eps)),
         ("normalize", lambda x, eps: x_hat_of(x.astype(np.longdouble), eps)),
         ("steps-to", lambda steps, accuracy, target: float(steps[accuracy >= target][0])),
-        ("count", lambda shape: np.uint8(np.prod(shape) // shape[1])),
+        ("count", lambda shape: np.uint16(np.prod(shape) // shape[1])),
         ("saturated", lambda u: [np.mean(np.exp(-abs(c)) < 0.0263) for c in u.T]),
     ],
 )

@@ -37,7 +37,7 @@ def _with_eps(rng: Generator) -> Inputs:
 def _with_parameters(rng: Generator) -> Inputs:
     x, eps = _with_eps(rng).values()
     c = x.shape[1]
-    return {"x": x, "gamma": rng.uniform(0.5, 2, c), "beta": rng.normal(size=c), "eps": eps}
+    return {"x": x, "gamma": rng.normal(size=c), "beta": rng.normal(size=c), "eps": eps}
 
 
 def _with_dy(rng: Generator, name: str = "dy") -> Inputs:
@@ -97,6 +97,11 @@ def _whitened(x: Array, eps: float, *, ddof: int = 0, turn_back: bool = True) ->
     return np.asarray(scaled @ vectors.T if turn_back else scaled)
 
 
+def _no_overflow(answer: Any) -> Array:
+    with np.errstate(over="raise"):
+        return np.asarray(answer())
+
+
 def _away_from_the_edge(rng: Generator) -> Inputs:
     """Inputs of 4 units, none so near to 3.64 that rounding the bound would matter."""
     u = rng.normal(rng.normal(0, 3, 4), rng.uniform(1, 4, 4), (50, 4))
@@ -113,10 +118,13 @@ _why = (
         ["the gradient"],
         {
             "the gradient at 0 must be 1/4": lambda answer, **_: (answer(u=np.zeros(2)), 0.25),
-            "the gradient at ±40 must be exp(−40) and not 0, so its logarithm −40": (
-                lambda answer, **_: (np.log(answer(u=np.array([-40.0, 40]))), -40)
+            "the gradient at ±40 must be exp(−40), so exp(40) times as much must be 1": (
+                lambda answer, **_: (np.exp(40) * answer(u=np.array([-40.0, 40])), 1)
             ),
             "the gradient at −u must be that at u": lambda answer, u: (answer(u=-u), answer()),
+            "it must be computed without an overflow": (
+                lambda answer, u: (_no_overflow(answer), _slope(u))
+            ),
         },
         {
             "the sigmoid itself is returned": _sigmoid,
@@ -659,7 +667,7 @@ def _linear_and_statistics(rng: Generator) -> Inputs:
     c = rng.integers(2, 5)
     given = {"weight": rng.normal(size=(c, c)), "bias": rng.normal(size=c)}
     given |= {"mean": rng.normal(0, 3, c), "var": rng.uniform(0.5, 5, c)}
-    given |= {"gamma": rng.uniform(0.5, 2, c), "beta": rng.normal(size=c)}
+    given |= {"gamma": rng.normal(size=c), "beta": rng.normal(size=c)}
     return given | {"eps": rng.uniform(0.05, 0.5)}
 
 
@@ -983,8 +991,12 @@ def _any_rank(rng: Generator) -> Inputs:
     c, axes = int(rng.integers(2, 4)), rng.integers(0, 4)
     x = rng.normal(1, 2, (int(rng.integers(5, 8)), c, *[c] * axes))
     x *= rng.uniform(0.5, 2, (c, *[1] * axes))
-    gamma, beta = rng.uniform(0.5, 2, c), rng.normal(size=c)
+    gamma, beta = rng.normal(size=(2, c))
     return {"x": x, "gamma": gamma, "beta": beta, "eps": rng.uniform(0.05, 0.5)}
+
+
+def _any_rank_of(answer: Any, x: Array, **given: Any) -> tuple[Array, Array]:
+    return answer(x=x), batch_norm_train(x, given["gamma"], given["beta"], eps=given["eps"])[0]
 
 
 def _over_all_but_channels(x: Array) -> tuple[int, ...]:
@@ -1036,12 +1048,15 @@ _convolution = (
     Exercise(
         "count",
         f'"How many values is that?" in {_CONVOLUTION}',
-        lambda rng: {"shape": tuple(map(int, rng.integers(2, 7, rng.integers(2, 5))))},
+        lambda rng: {"shape": tuple(map(int, rng.integers(2, 7, rng.integers(2, 6))))},
         lambda shape: int(np.prod(shape) // shape[1]),
         ["m′"],
         {
             "for a shape (N, C) it must be N": lambda answer, **_: (answer(shape=(9, 4)), 9),
             "for (2, 3, 5, 7) it must be 70": lambda answer, **_: (answer(shape=(2, 3, 5, 7)), 70),
+            "for (2, 3, 5, 7, 4) it must be 280": (
+                lambda answer, **_: (answer(shape=(2, 3, 5, 7, 4)), 280)
+            ),
         },
         {
             "the positions are forgotten": lambda shape: shape[0],
@@ -1060,15 +1075,11 @@ _convolution = (
                 answer().mean(axis=_over_all_but_channels(x)),
                 beta,
             ),
-            "it must work for arrays of two axes": lambda answer, beta, **_: (
-                answer(x=np.arange(8.0 * len(beta)).reshape(8, -1) ** 2).mean(axis=0),
-                beta,
+            "it must work for arrays of two axes": lambda answer, x, **given: _any_rank_of(
+                answer, x[(..., *[0] * (x.ndim - 2))], **given
             ),
-            "it must work for arrays of five axes": lambda answer, beta, **_: (
-                answer(x=np.arange(8.0 * len(beta)).reshape(2, len(beta), 2, 2, 1) ** 2).mean(
-                    axis=(0, 2, 3, 4)
-                ),
-                beta,
+            "it must work for arrays of five axes": lambda answer, x, **given: _any_rank_of(
+                answer, x.reshape(*x.shape[:2], -1, 1, 1) * [1, -2], **given
             ),
         },
         {
