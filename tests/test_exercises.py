@@ -9,7 +9,7 @@ import time
 import nbformat
 import numpy as np
 import pytest
-from answers import idea
+from answers import idea, mnist
 from conftest import ROOT
 
 from bnlib import exercises
@@ -72,7 +72,7 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
     assert sum(call in solution for solution in SOLUTIONS) == 1
 
 
-ANSWERS = idea.ANSWERS
+ANSWERS = idea.ANSWERS | mnist.ANSWERS
 TRIED = [
     (name, kind, words) for name in ANSWERS for kind, of in ANSWERS[name].items() for words in of
 ]
@@ -153,6 +153,11 @@ OTHER_WRONG_ANSWERS = {
         "moving-average",
         corrected,
         "with momentum 0 it must stay 0; yours has NaN or infinite values there",
+    ),
+    "im2col: a size fixed, so that the shape is wrong in a property": (
+        "im2col",
+        lambda image, size: mnist.im2col_in_loops(image, 2),
+        r"of one pixel, rows must be the pixels; yours has the shape \(12, 4\) there, and not \(20",
     ),
     "any-rank: matrices alone": (
         "any-rank",

@@ -343,11 +343,16 @@ def _hold(
     """Raise `_Wrong` unless the two sides of a property are equal, up to rounding."""
     try:
         got, expected = (np.asarray(side, np.float64) for side in sides(answer, **arguments))
-        error = np.max(np.abs(got - expected), initial=0)
     except _Wrong as wrong:
         raise _Wrong(f"{sentence}; there, {wrong}") from wrong
     except Exception as problem:
         raise _Wrong(f"{sentence}; yours cannot be tried: {problem}.") from problem
+    try:
+        error = np.max(np.abs(got - expected), initial=0)
+    except ValueError:
+        raise _Wrong(
+            f"{sentence}; yours has the shape {got.shape} there, and not {expected.shape}."
+        ) from None
     if not np.isfinite(error):
         raise _Wrong(f"{sentence}; yours has NaN or infinite values there.")
     if error > _PROPERTY_TOLERANCE * max(1, np.max(np.abs(expected), initial=0)):

@@ -46,9 +46,12 @@ def _pixels(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _climb(rng: np.random.Generator) -> dict[str, Any]:
+    """A curve that is at its target early, falls below it, comes back, and falls once more."""
     accuracy = np.sort(rng.uniform(0.1, 0.98, 30))
-    accuracy[17] = accuracy[15] - 0.05  # a curve goes down now and then, also below the target
-    return {"steps": np.arange(0, 15000, 500), "accuracy": accuracy, "target": accuracy[15]}
+    target = accuracy[20]
+    accuracy[rng.integers(4, 9)] = target  # reached, not passed
+    accuracy[12], accuracy[25] = target - 0.001, target - 0.05
+    return {"steps": np.cumsum(rng.integers(100, 900, 30)), "accuracy": accuracy, "target": target}
 
 
 def _path(percentiles: np.ndarray) -> np.ndarray:
@@ -60,14 +63,15 @@ def _spread(percentiles: np.ndarray) -> np.ndarray:
 
 
 def _two_nets(rng: np.random.Generator) -> dict[str, Any]:
-    """Curves of 4 seeds; in the last one the second network never gets there."""
+    """Curves of 4 seeds, up and down. The others get there at once, early, early, and never."""
     plain, other = np.sort(rng.uniform(0.5, 0.9, (2, 4, 20)), axis=-1)
-    plain[:, -1] = plain[:, -4]  # the best comes before the end
-    for i, at in enumerate(rng.permutation(15)[:3]):
-        other[i] += plain[i].max() - other[i, at]
-        other[i, at] = plain[i].max()  # reached, not passed
-    other[3] += plain[3].max() - 0.01 - other[3, -1]
-    return {"steps": np.arange(100, 2100, 100), "plain": plain, "other": other}
+    goals = rng.uniform(0.91, 0.95, 4)
+    plain[:, 14] = plain[:, 17] = goals  # the best comes twice, and before the end
+    other[0, 0] = goals[0]
+    other[1, rng.integers(1, 8)] = goals[1]  # reached, not passed
+    other[2, rng.integers(1, 8)], other[2, 12] = goals[2] + 0.01, goals[2]
+    other[:3, 18] = 0.97
+    return {"steps": np.cumsum(rng.integers(50, 200, 20)), "plain": plain, "other": other}
 
 
 def _ratios(steps: np.ndarray, plain: np.ndarray, reached: np.ndarray) -> np.ndarray:
@@ -157,12 +161,14 @@ def _norm(v: np.ndarray) -> np.ndarray:
 
 
 def _swept(rng: np.random.Generator) -> dict[str, Any]:
-    """Five seeds at eight rates: one lucky, one that fails where the others still learn."""
+    """Five seeds at eight rates: one is lucky, one fails at the best rate, two at the last."""
     rates = 0.01 * 3.0 ** np.arange(8) * rng.uniform(0.5, 2)
-    middle = np.array([0.91, 0.95, 0.96, 0.976, 0.971, 0.958, 0.955, 0.1])
-    accuracy = middle + rng.uniform(-0.004, 0.004, (5, 8))
+    middle = np.array([0.91, 0.95, 0.96, 0.976, 0.971, 0.958, 0.955, 0.955])
+    accuracy = middle + rng.uniform(-0.001, 0.001, (5, 8))
     accuracy[rng.integers(5), 2] = 0.995
-    accuracy[rng.integers(5), 6] = 0.4
+    accuracy[rng.integers(5), 3] = 0.9
+    accuracy[rng.integers(5), 6] = 0.943  # the bound is 0.946, or 0.941 from the best mean
+    accuracy[rng.permutation(5)[:2], 7] = 0.1
     return {"rates": rates, "accuracy": accuracy, "points": 0.03}
 
 
@@ -257,6 +263,13 @@ EXERCISES = (
         _climb,
         lambda steps, accuracy, target: int(steps[np.flatnonzero(accuracy >= target)[0]]),
         ["steps"],
+        {
+            "with a target a little lower, which a later accuracy is nearer to, "
+            "the first step must be the same": lambda answer, steps, accuracy, target: (
+                answer(target=target - 0.0008),
+                steps[np.argmax(accuracy >= target)],
+            ),
+        },
         mistakes={
             "the index is returned, not the step": lambda steps, accuracy, target: int(
                 np.argmax(accuracy >= target)
@@ -370,8 +383,8 @@ EXERCISES = (
         ["rows"],
         {
             "for windows of one pixel, rows must be the pixels": lambda answer, image, **_: (
-                answer(size=1).ravel(),
-                image.ravel(),
+                answer(size=1),
+                image.reshape(-1, 1),
             ),
             "rows times the weights of a kernel must be the convolution": (
                 lambda answer, image, size: (
@@ -454,6 +467,9 @@ EXERCISES = (
                 0,
             ),
             "when all values are 0, the share must be 1": lambda answer, x: (answer(x=0 * x), 1),
+            "in units in which all values are tiny, the share must be the same": (
+                lambda answer, x: (answer(x=1e-30 * x), answer())
+            ),
         },
         {
             "zeros are counted, not channels": lambda x: float((x == 0).mean()),
@@ -593,7 +609,12 @@ EXERCISES = (
                 answer(weight=2 * weight, gradient=gradient / 2, lr=4 * lr),
                 answer(),
             ),
-            "the angle at the rate 0 must be 0": lambda answer, **_: (answer(lr=0.0), 0),
+            "at a tiny rate the angle must be lr·‖g‖/‖w‖": (
+                lambda answer, weight, gradient, **_: (
+                    answer(lr=1e-4) / 1e-4,
+                    _norm(gradient) / _norm(weight),
+                )
+            ),
         },
         {
             "the tangent of the angle is returned": lambda weight, gradient, lr: (
@@ -620,7 +641,17 @@ EXERCISES = (
             accuracy.min(axis=0) > _bound(accuracy, points)
         ].max(),
         ["the rate"],
-        mistakes={
+        {
+            "a rate at which a seed is just at the bound must not count": lambda answer, **_: (
+                answer(
+                    rates=np.array([1.0, 2, 3, 4]),
+                    accuracy=np.array([[0.5, 1, 0.875, 0.75]]),
+                    points=0.25,
+                ),
+                3,
+            ),
+        },
+        {
             "the median seed has to be good, not every seed": lambda rates, accuracy, points: rates[
                 np.median(accuracy, axis=0) > _bound(accuracy, points)
             ].max(),
