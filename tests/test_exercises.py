@@ -9,7 +9,7 @@ import time
 import nbformat
 import numpy as np
 import pytest
-from answers import idea, mnist
+from answers import idea, mnist, speed
 from conftest import ROOT
 
 from bnlib import exercises
@@ -72,7 +72,7 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
     assert sum(call in solution for solution in SOLUTIONS) == 1
 
 
-ANSWERS = idea.ANSWERS | mnist.ANSWERS
+ANSWERS = idea.ANSWERS | mnist.ANSWERS | speed.ANSWERS
 TRIED = [
     (name, kind, words) for name in ANSWERS for kind, of in ANSWERS[name].items() for words in of
 ]
@@ -90,7 +90,8 @@ def test_answers_as_readers_may_write_them(name, kind, words):
         assert "raised" not in problem or "raised FloatingPointError" in problem
 
 
-def test_there_are_three_right_and_three_wrong_answers():
+def test_every_exercise_has_three_right_and_three_wrong_answers():
+    assert sorted(ANSWERS) == BOOK
     for kinds in ANSWERS.values():
         assert list(kinds) == ["right", "wrong"] and min(map(len, kinds.values())) >= 3
 

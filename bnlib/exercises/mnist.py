@@ -650,6 +650,14 @@ EXERCISES = (
                 ),
                 3,
             ),
+            "the median of two seeds must be the middle between them": lambda answer, **_: (
+                answer(
+                    rates=np.array([1.0, 2, 3, 4]),
+                    accuracy=np.array([[0.5, 1, 0.875, 0.75], [0.5, 0.75, 0.6875, 0.625]]),
+                    points=0.25,
+                ),
+                3,
+            ),
         },
         {
             "the median seed has to be good, not every seed": lambda rates, accuracy, points: rates[

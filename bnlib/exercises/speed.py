@@ -32,7 +32,7 @@ def _by_shift(x: np.ndarray, k: np.ndarray | float) -> tuple[np.ndarray, np.ndar
 def _given_statistics(rng: np.random.Generator) -> dict[str, Any]:
     """A float32 mini-batch at 10,000 standard deviations, with its own mean and variance."""
     x = rng.normal(rng.uniform(8e3, 12e3, 4), 1, (int(rng.integers(20, 40)), 4)).astype(np.float32)
-    gamma, beta = rng.uniform(0.5, 2, (2, 4)).astype(np.float32)
+    gamma, beta = rng.normal(size=(2, 4)).astype(np.float32)
     mean, var = x.mean(axis=0, dtype=np.float64), x.var(axis=0, dtype=np.float64)
     return {"x": x, "mean": mean, "var": var, "gamma": gamma, "beta": beta, "eps": 1e-5}
 
@@ -71,7 +71,7 @@ def _sums_of_a_batch(rng: np.random.Generator) -> dict[str, Any]:
         "products": (g * x).sum(axis=0),
         "mean": x.mean(axis=0),
         "inv_std": 1 / np.sqrt(x.var(axis=0) + 1e-5),
-        "gamma": rng.uniform(0.5, 2, 4),
+        "gamma": rng.normal(size=4),
         "m": m,
     }
 
@@ -85,10 +85,11 @@ def _triple(
 
 
 def _a_tile(rng: np.random.Generator) -> dict[str, Any]:
-    """A tile at the end of a channel that is not the first, of images that no row divides."""
-    n, s, cols = int(rng.integers(2, 5)), int(rng.choice([5, 7, 11])), 4
-    start = (n - 1) * -(-s // cols)
-    return {"start": start, "channel": 1, "N": n, "C": 3, "S": s, "rows": 4, "cols": cols}
+    """A tile beyond the end of a channel, of images that do not fill their rows."""
+    n, s, rows, cols = int(rng.integers(2, 5)), int(rng.choice([5, 7, 11])), 5, 4
+    start = n * -(-s // cols) - int(rng.integers(1, 4))
+    channel = int(rng.integers(3))
+    return {"start": start, "channel": channel, "N": n, "C": 3, "S": s, "rows": rows, "cols": cols}
 
 
 def _tile(
@@ -154,7 +155,7 @@ def _part_of_a_gradient(rng: np.random.Generator) -> dict[str, Any]:
         "sum_dy": dy.sum(axis=0),
         "sum_dy_x_hat": (dy * x_hat).sum(axis=0),
         "n": m,
-        "scale": rng.uniform(0.5, 2, 4),
+        "scale": rng.normal(size=4),
     }
 
 
@@ -204,6 +205,10 @@ EXERCISES = (
             "the variance of x + 2²⁰ must be that of x": lambda answer, x: (
                 answer(x=x + 2.0**20)[1],
                 answer()[1],
+            ),
+            "mean − x[0] must be the mean of x − x[0]": lambda answer, x: (
+                answer()[0] - x[0],
+                (x - x[0]).mean(axis=0),
             ),
         },
         {
@@ -355,7 +360,13 @@ EXERCISES = (
         _a_tile,
         lambda start, channel, N, C, S, rows, cols: _tile(start, channel, N, C, S, rows, cols),
         ["offsets"],
-        mistakes={
+        {
+            "images that fill their two rows must follow one another": lambda answer, **_: (
+                answer(start=1, channel=0, N=2, C=1, S=8, rows=4, cols=4),
+                [[4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [-1, -1, -1, -1]],
+            ),
+        },
+        {
             "positions beyond the end of an image are taken for values": (
                 lambda start, channel, N, C, S, rows, cols: _tile(
                     start, channel, N, C, S, rows, cols, within=False

@@ -1,4 +1,4 @@
-"""Answers to the exercises of part I as readers may write them: in unusual styles, right and wrong.
+"""Answers to the exercises of part I as readers may write them: unusual styles, right and wrong.
 
 Each entry says how it is right, or what is wrong with it.
 """

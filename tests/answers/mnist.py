@@ -1,4 +1,4 @@
-"""Answers to the exercises of part II as readers may write them, in unusual styles, right or wrong.
+"""Answers to the exercises of part II as readers may write them: unusual styles, right and wrong.
 
 Each entry says how it is right, or what is wrong with it.
 """
@@ -6,6 +6,7 @@ Each entry says how it is right, or what is wrong with it.
 import bisect
 import itertools
 import math
+import statistics
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -231,9 +232,7 @@ def largest_usable(rates, usable):
 
 
 def largest_rate_from_above(rates, accuracy, points):
-    medians = [sorted(column)[len(column) // 2] for column in accuracy.T]
-    if len(accuracy) % 2 == 0:
-        medians = np.median(accuracy, axis=0)
+    medians = [statistics.median(column) for column in accuracy.T]
     for rate, column in zip(rates[::-1], accuracy.T[::-1], strict=True):
         if all(v > max(medians) - points for v in column):
             return rate
@@ -633,6 +632,12 @@ ANSWERS = {
             "all but one seed": lambda rates, accuracy, points: largest_usable(
                 rates,
                 (accuracy > np.median(accuracy, 0).max() - points).sum(0) >= len(accuracy) - 1,
+            ),
+            "the upper one of two middle seeds": lambda rates, accuracy, points: np.max(
+                rates,
+                where=accuracy.min(0)
+                > np.sort(accuracy, axis=0)[len(accuracy) // 2].max() - points,
+                initial=0,
             ),
             "the points are taken for 3 %": lambda rates, accuracy, points: largest_usable(
                 rates, accuracy.min(0) > np.median(accuracy, 0).max() - 0.03
