@@ -71,7 +71,7 @@ sweeps: env
 	@$(RUN) tools/sweeps.py $(ONLY)
 
 address: env
-	@$(RUN) tools/address.py $(URL)
+	@$(RUN) tools/address.py "$(URL)" "$(BASE)"
 
 clean:
 	rm -rf _build .mypy_cache .pytest_cache .ruff_cache *.egg-info

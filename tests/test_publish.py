@@ -9,8 +9,6 @@ from xml.etree import ElementTree
 import card
 import pdf
 import pytest
-from address import repository
-from bnbook.publish import site_url
 from bs4 import BeautifulSoup
 from conftest import ROOT
 from pdf import PAGES
@@ -19,7 +17,7 @@ from playwright.sync_api import Browser, Page
 from pypdf import PdfReader
 
 ASSETS = ROOT / "book" / "assets"
-SITE = site_url(repository()["url"])
+SITE = pdf.SITE
 Printed = tuple[PdfReader, Page]
 
 
@@ -36,11 +34,6 @@ def heads(html: Path) -> dict[str, BeautifulSoup]:
 def content(head: BeautifulSoup, name: str) -> str:
     (tag,) = head.select(f'meta[property="{name}"], meta[name="{name}"]')
     return tag["content"]
-
-
-def test_the_address_of_the_pages_follows_from_the_repository() -> None:
-    assert site_url("https://github.com/Someone/a-book") == "https://someone.github.io/a-book/"
-    assert site_url("https://gitlab.com/a.b/c.d") == "https://a.b.gitlab.io/c.d/"
 
 
 def test_every_page_knows_its_address(heads: dict[str, BeautifulSoup]) -> None:

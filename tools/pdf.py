@@ -21,11 +21,11 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
-from bnbook.publish import PDF_NAME, PROMISE, pdf_of_sources, site_url  # noqa: E402
+from bnbook.publish import PDF_NAME, PROMISE, pdf_of_sources  # noqa: E402
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-SITE = site_url(CONFIG["repository"]["url"])
+SITE = CONFIG["html"]["baseurl"]
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 # Without the last four, Chromium asks hosts of its own for things that nobody here needs.
 FLAGS = [

@@ -1,6 +1,6 @@
 """What the book needs on the web: its address on every page, a sitemap, previews of links, the PDF.
 
-The address follows from `repository.url` in _config.yml and stands nowhere else.
+The address is `html.baseurl` in _config.yml and stands nowhere else.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CARD_ALT = (
 def setup(app: Sphinx) -> None:
     app.add_directive("pdf-link", PdfLink)
     app.add_css_file("print.css", priority=900)  # after book.css, which it overrides
-    app.connect("config-inited", set_address)
+    app.connect("config-inited", leave_out_what_needs_github)
     app.connect("html-page-context", add_metadata)
     app.connect("html-page-context", offer_downloads, priority=600)  # after the theme's buttons
     # Before sphinx-external-toc, which writes a bare redirection where there is none.
@@ -46,16 +46,13 @@ def setup(app: Sphinx) -> None:
     app.connect("build-finished", copy_pdf)
 
 
-def site_url(repository: str) -> str:
-    """Where GitHub, and GitLab likewise, publish the pages of a repository."""
-    match = re.fullmatch(r"https://([\w-]+)\.[\w.]+/([\w.-]+)/([\w.-]+)", repository)
-    assert match, repository
-    host, owner, name = match.groups()
-    return f"https://{owner.lower()}.{host}.io/{name}/"
-
-
-def set_address(app: Sphinx, config: Any) -> None:
-    config.html_baseurl = site_url(config.html_theme_options["repository_url"])
+def leave_out_what_needs_github(app: Sphinx, config: Any) -> None:
+    """Elsewhere a page has no buttons for Colab and for the repository: both know GitHub."""
+    options = config.html_theme_options
+    if not options["repository_url"].startswith("https://github.com/"):
+        options |= {"use_repository_button": False, "use_issues_button": False}
+        options["launch_buttons"] = {}
+        options["repository_provider"] = "gitlab"  # the theme asks for one that it knows
 
 
 # --- What a page says about itself ---------------------------------------------------------------
