@@ -118,8 +118,9 @@ _why = (
         ["the gradient"],
         {
             "the gradient at 0 must be 1/4": lambda answer, **_: (answer(u=np.zeros(2)), 0.25),
-            "the gradient at ±40 must be exp(−40), so exp(40) times as much must be 1": (
-                lambda answer, **_: (np.exp(40) * answer(u=np.array([-40.0, 40])), 1)
+            "the gradient at ±40, in units of exp(−40), must be 1": lambda answer, **_: (
+                answer(u=np.array([-40.0, 40])) / np.exp(-40),
+                1,
             ),
             "the gradient at −u must be that at u": lambda answer, u: (answer(u=-u), answer()),
             "it must be computed without an overflow": (

@@ -48,9 +48,9 @@ def _pixels(rng: np.random.Generator) -> dict[str, Any]:
 def _climb(rng: np.random.Generator) -> dict[str, Any]:
     """A curve that is at its target early, falls below it, comes back, and falls once more."""
     accuracy = np.sort(rng.uniform(0.1, 0.98, 30))
-    target = accuracy[20]
-    accuracy[rng.integers(4, 9)] = target  # reached, not passed
-    accuracy[12], accuracy[25] = target - 0.001, target - 0.05
+    accuracy[rng.integers(4, 9)] = accuracy[20]
+    accuracy[12], accuracy[25] = accuracy[20] - 0.001, accuracy[20] - 0.05
+    target = accuracy[20] - 0.0008 * rng.integers(2)  # reached, or passed: then 12 is nearer
     return {"steps": np.cumsum(rng.integers(100, 900, 30)), "accuracy": accuracy, "target": target}
 
 
@@ -161,15 +161,18 @@ def _norm(v: np.ndarray) -> np.ndarray:
 
 
 def _swept(rng: np.random.Generator) -> dict[str, Any]:
-    """Five seeds at eight rates: one is lucky, one fails at the best rate, two at the last."""
-    rates = 0.01 * 3.0 ** np.arange(8) * rng.uniform(0.5, 2)
-    middle = np.array([0.91, 0.95, 0.96, 0.976, 0.971, 0.958, 0.955, 0.955])
-    accuracy = middle + rng.uniform(-0.001, 0.001, (5, 8))
-    accuracy[rng.integers(5), 2] = 0.995
-    accuracy[rng.integers(5), 3] = 0.9
-    accuracy[rng.integers(5), 6] = 0.943  # the bound is 0.946, or 0.941 from the best mean
-    accuracy[rng.permutation(5)[:2], 7] = 0.1
-    return {"rates": rates, "accuracy": accuracy, "points": 0.03}
+    """Six seeds at eleven rates, in 1/1024, so that sums are exact; the bound is 968.
+
+    The best mean is not at the best median, 1000. There one seed is low; one is lucky elsewhere.
+    The last good rate has a seed just above the bound; the next ones fail, each in its own way.
+    """
+    at = np.array([932, 973, 983, 0, 994, 981, 980, 978, 978, 978, 978])
+    at = at + rng.integers(-1, 2, (6, 11))
+    at[:, 3] = [922, 994, 997, 1003, 1005, 1008]
+    at[0, [2, 6, 7, 8, 9]] = 1019, 969, 968, 964, 700
+    at[:2, 10] = 102
+    rates = 0.01 * 2.0 ** np.arange(11) * rng.uniform(0.5, 2)
+    return {"rates": rates, "accuracy": rng.permuted(at, axis=0) / 1024, "points": 32 / 1024}
 
 
 def _bound(accuracy: np.ndarray, points: float) -> float:
@@ -263,13 +266,6 @@ EXERCISES = (
         _climb,
         lambda steps, accuracy, target: int(steps[np.flatnonzero(accuracy >= target)[0]]),
         ["steps"],
-        {
-            "with a target a little lower, which a later accuracy is nearer to, "
-            "the first step must be the same": lambda answer, steps, accuracy, target: (
-                answer(target=target - 0.0008),
-                steps[np.argmax(accuracy >= target)],
-            ),
-        },
         mistakes={
             "the index is returned, not the step": lambda steps, accuracy, target: int(
                 np.argmax(accuracy >= target)
@@ -641,31 +637,23 @@ EXERCISES = (
             accuracy.min(axis=0) > _bound(accuracy, points)
         ].max(),
         ["the rate"],
-        {
-            "a rate at which a seed is just at the bound must not count": lambda answer, **_: (
-                answer(
-                    rates=np.array([1.0, 2, 3, 4]),
-                    accuracy=np.array([[0.5, 1, 0.875, 0.75]]),
-                    points=0.25,
-                ),
-                3,
-            ),
-            "the median of two seeds must be the middle between them": lambda answer, **_: (
-                answer(
-                    rates=np.array([1.0, 2, 3, 4]),
-                    accuracy=np.array([[0.5, 1, 0.875, 0.75], [0.5, 0.75, 0.6875, 0.625]]),
-                    points=0.25,
-                ),
-                3,
-            ),
-        },
-        {
+        mistakes={
             "the median seed has to be good, not every seed": lambda rates, accuracy, points: rates[
                 np.median(accuracy, axis=0) > _bound(accuracy, points)
             ].max(),
             "the best single run is taken for the best median": lambda rates, accuracy, points: (
                 rates[accuracy.min(axis=0) > accuracy.max() - points].max(initial=0)
             ),
+            "the mean is taken for the median": lambda rates, accuracy, points: rates[
+                accuracy.min(axis=0) > accuracy.mean(axis=0).max() - points
+            ].max(),
+            "a seed at the bound counts as one above it": lambda rates, accuracy, points: rates[
+                accuracy.min(axis=0) >= _bound(accuracy, points)
+            ].max(),
+            "the search ends at the first rate that fails": lambda rates, accuracy, points: rates[
+                np.cumsum(np.diff(accuracy.min(axis=0) > _bound(accuracy, points), prepend=False))
+                == 1
+            ].max(),
             "the best rate is returned, not the largest usable one": (
                 lambda rates, accuracy, points: rates[np.median(accuracy, axis=0).argmax()]
             ),
