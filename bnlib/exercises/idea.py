@@ -113,7 +113,7 @@ _why = (
     Exercise(
         "sigmoid-gradient",
         f'"What does a sigmoid do to a gradient?" in {_WHY}',
-        lambda rng: {"u": np.append(rng.normal(0, 4, 8), [-800, 0, 800])},
+        lambda rng: {"u": np.append(rng.normal(0, 4, 9), [-800, 0, 800]).reshape(4, 3)},
         _slope,
         ["the gradient"],
         {

@@ -86,9 +86,9 @@ def _triple(
 
 def _a_tile(rng: np.random.Generator) -> dict[str, Any]:
     """A tile beyond the end of a channel; most images do not fill their rows."""
-    n, s, rows, cols = int(rng.integers(2, 5)), int(rng.choice([5, 7, 8, 11])), 5, 4
-    start = n * -(-s // cols) - int(rng.integers(1, 4))
-    channel = int(rng.integers(3))
+    n, s = int(rng.integers(2, 5)), int(rng.choice([5, 7, 8, 11]))
+    rows, cols = int(rng.integers(4, 7)), int(rng.integers(3, 5))
+    start, channel = n * -(-s // cols) - int(rng.integers(1, 4)), int(rng.integers(3))
     return {"start": start, "channel": channel, "N": n, "C": 3, "S": s, "rows": rows, "cols": cols}
 
 

@@ -39,9 +39,9 @@ def sigmoid(u):
 
 def slope_in_a_loop(u):
     slope = np.zeros_like(u)
-    for i, v in enumerate(u):
+    for at, v in np.ndenumerate(u):
         z = math.exp(-abs(v))
-        slope[i] = z / (1 + z) / (1 + z)
+        slope[at] = z / (1 + z) / (1 + z)
     return slope
 
 

@@ -141,8 +141,11 @@ ANSWERS = {
                 (n * mean + x) / (n + 1),
                 m2 + (x - mean) ** 2 * n / (n + 1),
             ),
-            "backward from the new mean": lambda n, mean, m2, x: np.stack(
-                [new := mean * (n / (n + 1)) + x / (n + 1), m2 + (x - new) ** 2 * (n + 1) / n]
+            "by mean squares, stacked": lambda n, mean, m2, x: np.stack(
+                [
+                    new := np.average([mean, x], axis=0, weights=[n, 1]),
+                    m2 + n * mean**2 + x**2 - (n + 1) * new**2,
+                ]
             ),
         },
         "wrong": {
@@ -293,6 +296,9 @@ ANSWERS = {
             ),
             "rows are as long as they are many": lambda start, channel, N, C, S, rows, cols: (
                 tile_with(start, channel, N, C, S, rows, rows, -(-S // rows))[:, :cols]
+            ),
+            "a tile of five rows of four": lambda start, channel, N, C, S, rows, cols: np.resize(
+                tile_with(start, channel, N, C, S, 4, 5, -(-S // 4)), (rows, cols)
             ),
             "the tile begins with an image": lambda start, channel, N, C, S, rows, cols: tile_with(
                 start - start % -(-S // cols), channel, N, C, S, cols, rows, -(-S // cols)
