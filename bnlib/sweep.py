@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
@@ -23,7 +24,7 @@ from bnlib.training import progress
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Point = Mapping[str, Any]  # the arguments of one run: strings, numbers, truth values
+Point = Mapping[str, Any]  # the arguments of one run: strings, truth values, numbers
 Curve = Mapping[str, Sequence[float] | np.ndarray]  # what a run measured: columns of one length
 
 
@@ -52,7 +53,8 @@ def run(
 
     A point that the journal holds is not run again. What an interruption or a power cut leaves
     behind is the journal of what was finished by then: the same call goes on from it. Where the
-    experiment fails at a point, the others are run all the same. A terminal shows a progress bar.
+    experiment fails at a point, by an exception or by `sys.exit`, the others are run all the same;
+    Ctrl-C ends the sweep. A terminal shows a progress bar.
 
     Under `joblib.parallel_config(backend="dask")` the points run on the workers of the current
     Dask client; the journal stays with the caller.
@@ -61,11 +63,14 @@ def run(
         experiment: called with a point as keyword arguments; a function that workers can import.
             What it returns must depend on them and on the context alone. The journal does not know
             its code: after a change, move the journal away.
-        points: arguments that JSON can hold, each point with the same names.
+        points: the arguments of each run, all with the same names. Each is a value for a cell of
+            the table: a string, a truth value, or a number that is not NaN. A run gets a number of
+            NumPy's as Python's.
         journal: the file that finished points go to, made when it is not there; None keeps them in
             memory alone.
         context: returns what else the results depend on, such as versions and the checksum of the
-            data, to stand in each row. A journal of another context is refused, and so is a worker.
+            data, to stand in each row: values as those of a point, under other names. A journal of
+            another context is refused, and so is a worker.
         n_jobs: number of processes; −1 for one on each core.
 
     Returns:
@@ -73,8 +78,10 @@ def run(
         the point, of the curve, and of the context.
 
     Raises:
-        ValueError: there are no points, two of them are the same, their names differ, or the
-            journal is damaged or of another context.
+        TypeError: a value of a point or of the context is none that a cell can hold, or a name is
+            no string.
+        ValueError: such a value is NaN; there are no points, two of them are the same, or their
+            names differ; the journal is damaged or of another context.
         RuntimeError: another process is at work on the journal, or the experiment failed at a
             point, which the message names; the journal holds the others then.
     """
@@ -82,19 +89,22 @@ def run(
 
     if not points:
         raise ValueError("points is empty; expected one or more")
-    here = dict(context()) if context is not None else {}
+    here = _cells("context", context()) if context is not None else {}
+    points = [_cells(f"points[{i}]", point) for i, point in enumerate(points)]
     keys = [_key(point) for point in points]
     if len(set(keys)) < len(keys):
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
         raise ValueError(f"points: {twice} is there twice; expected different points")
     if len({tuple(sorted(point)) for point in points}) > 1:
         raise ValueError("points: they have different names; expected the same in each")
+    if both := set(here) & set(points[0]):
+        raise ValueError(f"context has the names {sorted(both)} of points; expected others")
     with _Journal(journal, here) as done, warnings.catch_warnings():
         # joblib replaces a worker whose memory has grown, and says so: no run is lost by it.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         todo = [i for i, key in enumerate(keys) if key not in done]
         results = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)(
-            delayed(_run_one)(i, experiment, dict(points[i]), context, here) for i in todo
+            delayed(_run_one)(i, experiment, points[i], context, here) for i in todo
         )
         failures = []
         for i, curve, failure in progress(results, len(todo), "run"):
@@ -134,8 +144,24 @@ def save(table: DataFrame, path: Path) -> None:
     os.replace(draft, path)
 
 
+def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A point or the context, if each value fits a cell and comes back from JSON as it was."""
+    cells = {name: _plain(value) for name, value in row.items()}
+    for name, value in cells.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{where} has the name {name!r}; expected a string")
+        if type(value) not in (str, bool, int, float):
+            raise TypeError(
+                f"{where}: {name} is {reprlib.repr(value)}; "
+                "expected a string, a truth value or a number"
+            )
+        if value != value:
+            raise ValueError(f"{where}: {name} is NaN, which equals no other; expected a number")
+    return cells
+
+
 def _key(point: Point) -> str:
-    return json.dumps(point, sort_keys=True, allow_nan=False, default=_plain)
+    return json.dumps(point, sort_keys=True)
 
 
 def _run_one(
@@ -156,15 +182,17 @@ def _run_one(
             raise ValueError(f"the curve's columns have the lengths {lengths}; expected one, not 0")
         if twice := set(curve) & {*point, *expected}:
             raise ValueError(f"the curve has the names {sorted(twice)}, which are taken")
-        json.dumps(curve)
-    except Exception as error:
+        curve = json.loads(json.dumps(curve))  # as it comes back from the journal
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too, ends no more than its own run
         return i, {}, f"{type(error).__name__} at {dict(point)}: {error}"
     return i, curve, None
 
 
 def _plain(value: Any) -> Any:
     """A NumPy number as Python's, which JSON can hold."""
-    return value.item() if hasattr(value, "item") else value
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 class _Journal:

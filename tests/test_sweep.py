@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,9 +105,94 @@ def test_a_bad_curve_is_named_and_not_kept(tmp_path, curve, message):
     assert journal.read_text() == ""
 
 
-def test_numpy_numbers_in_points():
-    table = sweep.run(square, sweep.grid(x=np.arange(2)), n_jobs=1)
-    assert list(table["x"]) == [0, 0, 0, 1, 1, 1]
+def kinds(**point):
+    return {"kind": [type(value).__name__ for value in point.values()]}
+
+
+def test_a_number_of_numpys_is_pythons_in_run_table_and_journal(tmp_path):
+    point = {
+        "n": np.int64(3),
+        "lr": np.float32(0.5),
+        "bn": np.bool_(True),
+        "net": np.str_("MLP"),
+        "clip": np.float64("inf"),
+        "size": np.array(8),
+    }
+    context = {"version": np.int64(7)}
+    journal = tmp_path / "journal"
+    first = sweep.run(kinds, [point], journal, context=lambda: context, n_jobs=2)
+    assert list(first["kind"]) == ["int", "float", "bool", "str", "float", "int"]
+    plain = {name: value.item() for name, value in point.items()}
+    again = sweep.run(None, [plain], journal, context=lambda: {"version": 7}, n_jobs=1)  # no run
+    pd.testing.assert_frame_equal(again, first, check_exact=True)
+    assert dict(first.iloc[0].drop("kind")) == {**plain, "version": 7}
+
+
+@pytest.mark.parametrize("where", ["points", "context"])
+@pytest.mark.parametrize(
+    "value, error, message",
+    [
+        ([8, 16], TypeError, r"v is \[8, 16\]; expected a string, a truth value or a number"),
+        ((1, 2), TypeError, r"v is \(1, 2\); expected"),
+        (np.array([3]), TypeError, r"v is array\(\[3\]\); expected"),
+        (Path("data"), TypeError, r"v is \w+Path\('data'\); expected"),
+        (None, TypeError, "v is None; expected"),
+        (1j, TypeError, "v is 1j; expected"),
+        ([0] * 10**6, TypeError, r"v is \[0, 0, 0, 0, 0, 0, \.\.\.\]; expected"),
+        (float("nan"), ValueError, "v is NaN"),
+        (np.float32("nan"), ValueError, "v is NaN"),
+    ],
+)
+def test_a_value_that_no_cell_holds_is_refused_before_anything_runs(
+    tmp_path, where, value, error, message
+):
+    log, journal = tmp_path / "log", tmp_path / "journal"
+    points = sweep.grid(x=[1, 2], log=[str(log)])
+    context = {}
+    wrong, name = (points[1], r"points\[1\]") if where == "points" else (context, where)
+    wrong["v"] = value
+    with pytest.raises(error, match=f"^{name}: {message}"):
+        sweep.run(square, points, journal, context=lambda: context, n_jobs=1)
+    assert not log.exists() and not journal.exists()
+
+
+def nested(x):
+    return {1: [(x, 2), [3]], "loss": [None, float("inf")]}
+
+
+def test_a_curve_is_the_same_from_a_run_and_from_the_journal(tmp_path):
+    points, journal = sweep.grid(x=[1, 2]), tmp_path / "journal"
+    first = sweep.run(nested, points, journal, n_jobs=2)
+    again = sweep.run(nested, points, journal, n_jobs=1)
+    pd.testing.assert_frame_equal(first, again)
+    assert list(first.columns) == ["x", "1", "loss"] and first["1"][0] == [1, 2]
+
+
+def exits_at_3(x):
+    if x == 3:
+        sys.exit(0)
+    return square(x)
+
+
+def interrupted_at_3(x):
+    if x == 3:
+        raise KeyboardInterrupt
+    return square(x)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_sys_exit_in_a_run_ends_no_more_than_the_run(tmp_path, n_jobs):
+    journal = tmp_path / "journal"
+    with pytest.raises(RuntimeError, match=r"1 of 5 .* SystemExit at \{'x': 3\}: 0"):
+        sweep.run(exits_at_3, sweep.grid(x=list(range(5))), journal, n_jobs=n_jobs)
+    assert count(journal) == 4
+
+
+def test_an_interrupt_ends_the_sweep_and_what_is_finished_is_kept(tmp_path):
+    journal = tmp_path / "journal"
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(interrupted_at_3, sweep.grid(x=list(range(5))), journal, n_jobs=1)
+    assert count(journal) == 3
 
 
 def test_a_torn_last_line_is_dropped(tmp_path):
@@ -169,13 +255,16 @@ def test_two_sweeps_at_one_journal(tmp_path):
     "points, message",
     [
         ([{"x": 1}, {"x": 2}, {"x": 1}], 'points: {"x": 1} is there twice'),
-        ([{"x": 1}, {"y": 2}], "different names"),
+        ([{"x": 1}, {"x": np.int64(1)}], 'points: {"x": 1} is there twice'),
+        ([{"x": 1}, {"y": 2}], "points: they have different names"),
+        ([{3: 1}], "points[0] has the name 3; expected a string"),
+        ([{"x": 1, "version": 2}], "context has the names ['version'] of points"),
         ([], "points is empty"),
     ],
 )
 def test_bad_points(points, message):
-    with pytest.raises(ValueError, match=message.replace("{", r"\{")):
-        sweep.run(square, points, n_jobs=1)
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        sweep.run(square, points, context=lambda: {"version": 1}, n_jobs=1)
 
 
 def test_a_saved_table_is_the_same_bytes_and_never_half_there(tmp_path, monkeypatch):
