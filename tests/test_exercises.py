@@ -42,6 +42,7 @@ BOOK = exercises.names()
 MISTAKES = [(name, words) for name in BOOK for words in _EXERCISES[name].mistakes]
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name, words", MISTAKES)
 def test_a_typical_mistake_is_rejected_and_named(name, words):
     problem = find_problem(name, _EXERCISES[name].mistakes[words])

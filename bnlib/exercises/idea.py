@@ -157,6 +157,9 @@ _why = (
             "the bound is 0.1, and not a tenth of the largest gradient": lambda u: (
                 _slope(u) < 0.1
             ).mean(axis=0),
+            "the inputs far below 0 are forgotten": lambda u: ((_slope(u) < 0.025) & (u > 0)).mean(
+                axis=0
+            ),
             "all units are thrown together": lambda u: (_slope(u) < 0.025).mean(),
             "the inputs are counted that are not saturated": lambda u: (_slope(u) >= 0.025).mean(
                 axis=0
@@ -325,6 +328,10 @@ _transform = (
             "gamma is 1/√(σ² + ε), and normalizes once more": lambda x, eps: (
                 1 / np.sqrt(x.var(axis=0) + eps),
                 x.mean(axis=0),
+            ),
+            "x is normalized by them, and not x̂ turned back into x": lambda x, eps: (
+                1 / np.sqrt(x.var(axis=0) + eps),
+                -x.mean(axis=0) / np.sqrt(x.var(axis=0) + eps),
             ),
             "the variance is divided by m − 1": lambda x, eps: (
                 np.sqrt(x.var(axis=0, ddof=1) + eps),
@@ -522,6 +529,13 @@ _backward = (
                 / np.sqrt(x.var(0) + eps)
             ),
             "gamma is forgotten": lambda x, gamma, dy, eps: _closed_form(x, dy, eps),
+            "γ/√(σ² + ε) multiplies the first of the three terms alone": (
+                lambda x, gamma, dy, eps: (
+                    gamma / np.sqrt(x.var(0) + eps) * dy
+                    - dy.mean(0)
+                    - _normalized(x, eps) * (dy * _normalized(x, eps)).mean(0)
+                )
+            ),
             "gamma is a factor twice": lambda x, gamma, dy, eps: (
                 gamma**2 * _closed_form(x, dy, eps)
             ),
@@ -1034,6 +1048,10 @@ _convolution = (
             ),
             "the variance is taken within each image, and the spread of their means is lost": (
                 lambda x: (x.mean(axis=(0, 2, 3)), x.var(axis=(2, 3)).mean(axis=0))
+            ),
+            "standard deviations stand in the place of variances": lambda x: (
+                x.mean(axis=(0, 2, 3)),
+                x.std(axis=(0, 2, 3)),
             ),
             "each position has statistics of its own": lambda x: (x.mean(axis=0), x.var(axis=0)),
             "each image has statistics of its own": lambda x: (

@@ -124,9 +124,15 @@ def _lopsided(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _batch_noise(
-    x: np.ndarray, m: int, *, with_skew: bool = True, with_var: bool = True, less: float = 1
+    x: np.ndarray,
+    m: int,
+    *,
+    with_skew: bool = True,
+    with_var: bool = True,
+    less: float = 1,
+    ddof: int = 0,
 ) -> np.ndarray:
-    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    z = (x - x.mean(axis=0)) / x.std(axis=0, ddof=ddof)
     noise = 1 + with_skew * (z**3).mean(axis=0) * z
     noise = noise + with_var * ((z**4).mean(axis=0) - less) / 4 * z**2
     return np.asarray(np.sqrt(np.maximum(noise, 0) / m))
@@ -194,6 +200,15 @@ EXERCISES = (
         },
         mistakes={
             "the sum over the batch is differentiated, not the average": _surplus,
+            "the largest logit of a row is not subtracted before exp, which overflows": (
+                lambda logits, labels: (
+                    (
+                        np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+                        - np.eye(logits.shape[1])[labels]
+                    )
+                    / len(logits)
+                )
+            ),
             "nothing is subtracted at the right class": lambda logits, labels: (
                 _probabilities(logits) / len(logits)
             ),
@@ -530,6 +545,9 @@ EXERCISES = (
             "the term with the skewness is missing": lambda x, m: _batch_noise(
                 x, m, with_skew=False
             ),
+            "the standard deviations in z are divided by N − 1": lambda x, m: _batch_noise(
+                x, m, ddof=1
+            ),
             "κ is taken for κ − 1": lambda x, m: _batch_noise(x, m, less=0),
             "κ − 3 is taken for κ − 1, the excess over a normal distribution": (
                 lambda x, m: _batch_noise(x, m, less=3)
@@ -557,6 +575,9 @@ EXERCISES = (
             ),
             "E[x]² is taken for E[x²]": lambda x, weight, p: _variance_shift(
                 x, weight, p, x.mean(axis=0) ** 2
+            ),
+            "the variance of the outputs is divided by N − 1": lambda x, weight, p: (
+                1 + (_variance_shift(x, weight, p) - 1) * (len(x) - 1) / len(x)
             ),
             "the variance of training comes below, not above": lambda x, weight, p: (
                 1 / _variance_shift(x, weight, p)
@@ -620,6 +641,9 @@ EXERCISES = (
                 lambda weight, gradient, lr: np.arctan(
                     lr * _norm(gradient) / _norm(weight - lr * gradient)
                 )
+            ),
+            "the old weights are taken for the longest side of the triangle": (
+                lambda weight, gradient, lr: np.arcsin(lr * _norm(gradient) / _norm(weight))
             ),
             "the rate is forgotten": lambda weight, gradient, lr: np.arctan(
                 _norm(gradient) / _norm(weight)
