@@ -85,10 +85,10 @@ def _triple(
 
 
 def _a_tile(rng: np.random.Generator) -> dict[str, Any]:
-    """A tile beyond the end of a channel; most images do not fill their rows."""
-    n, s = int(rng.integers(2, 5)), int(rng.choice([5, 7, 8, 11]))
-    rows, cols = int(rng.integers(4, 7)), int(rng.integers(3, 5))
-    start, channel = n * -(-s // cols) - int(rng.integers(1, 4)), int(rng.integers(3))
+    """A tile from the first image to beyond the end; most images do not fill their rows."""
+    n, s, cols = int(rng.integers(2, 4)), int(rng.choice([5, 7, 8, 11])), int(rng.integers(3, 5))
+    start, rows = int(rng.integers(1, 3)), n * -(-s // cols)
+    channel = int(rng.integers(1, 3))
     return {"start": start, "channel": channel, "N": n, "C": 3, "S": s, "rows": rows, "cols": cols}
 
 
