@@ -1,18 +1,19 @@
 """Sweeps: one experiment at many points, on all cores or machines, never computed twice.
 
 Each finished point is a line of a journal, written at once. A sweep that is stopped or killed goes
-on from there. joblib does the work in parallel; under another of its backends, such as Dask's, the
-same call runs on several machines.
+on from there. joblib does the work in parallel; with its Dask backend the same call runs on
+several machines.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
 import reprlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Point = Mapping[str, Any]  # the arguments of one run: strings, truth values, numbers
 Curve = Mapping[str, Sequence[float] | np.ndarray]  # what a run measured: columns of one length
+_Task = tuple[Any, ...]  # the arguments of `_run_one`: number, experiment, point, two contexts
+_Result = tuple[int, "Curve | None", "str | None"]  # number, curve, why it failed
 
 
 def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
@@ -54,10 +57,13 @@ def run(
     A point that the journal holds is not run again. What an interruption or a power cut leaves
     behind is the journal of what was finished by then: the same call goes on from it. Where the
     experiment fails at a point, by an exception or by `sys.exit`, the others are run all the same;
-    Ctrl-C ends the sweep. A terminal shows a progress bar.
+    Ctrl-C ends the sweep. A worker that dies, by a signal or for its memory, costs no other point
+    either: those that were under way are run again at the end, one at a time, and only one whose
+    worker dies then too has failed. A terminal shows a progress bar.
 
     Under `joblib.parallel_config(backend="dask")` the points run on the workers of the current
-    Dask client; the journal stays with the caller.
+    Dask client; the journal stays with the caller. joblib's backend "threading" serves too. Its
+    others, such as "multiprocessing" and Ray's, hand over no result before the last one.
 
     Args:
         experiment: called with a point as keyword arguments; a function that workers can import.
@@ -71,7 +77,8 @@ def run(
         context: returns what else the results depend on, such as versions and the checksum of the
             data, to stand in each row: values as those of a point, under other names. A journal of
             another context is refused, and so is a worker.
-        n_jobs: number of processes; −1 for one on each core.
+        n_jobs: number of processes; −1 for one on each core, 1 for none but the caller's, which
+            then is what a run can kill. Dask uses all its workers.
 
     Returns:
         A table with a row for each point of each curve, in the order of `points`: the columns of
@@ -81,11 +88,12 @@ def run(
         TypeError: a value of a point or of the context is none that a cell can hold, or a name is
             no string.
         ValueError: such a value is NaN; there are no points, two of them are the same, or their
-            names differ; the journal is damaged or of another context.
+            names differ; the journal is damaged or of another context; joblib's backend hands over
+            no result before the last one.
         RuntimeError: another process is at work on the journal, or the experiment failed at a
             point, which the message names; the journal holds the others then.
     """
-    from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
 
     if not points:
         raise ValueError("points is empty; expected one or more")
@@ -99,16 +107,25 @@ def run(
         raise ValueError("points: they have different names; expected the same in each")
     if both := set(here) & set(points[0]):
         raise ValueError(f"context has the names {sorted(both)} of points; expected others")
+    backend, _ = get_active_backend()
+    if not backend.supports_return_generator:
+        raise ValueError(
+            f"joblib's backend is {type(backend).__name__}, which hands over no result before the "
+            "last one; expected loky, dask or threading"
+        )
+    tasks = {i: (i, experiment, point, context, here) for i, point in enumerate(points)}
     with _Journal(journal, here) as done, warnings.catch_warnings():
         # joblib replaces a worker whose memory has grown, and says so: no run is lost by it.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         todo = [i for i, key in enumerate(keys) if key not in done]
-        results = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)(
-            delayed(_run_one)(i, experiment, points[i], context, here) for i in todo
-        )
+        if (client := getattr(backend, "client", None)) is None:
+            work = functools.partial(_on_processes, n_jobs)
+        else:
+            work = functools.partial(_on_dask, client)
         failures = []
+        results = _each_once(work, [tasks[i] for i in todo])
         for i, curve, failure in progress(results, len(todo), "run"):
-            if failure is None:
+            if curve:
                 done.add(keys[i], curve)
             else:
                 failures.append(failure)
@@ -164,13 +181,17 @@ def _key(point: Point) -> str:
     return json.dumps(point, sort_keys=True)
 
 
+def _failure(error: BaseException, point: Point) -> str:
+    return f"{type(error).__name__} at {dict(point)}: {error}"
+
+
 def _run_one(
     i: int,
     experiment: Callable[..., Curve],
     point: Point,
     context: Callable[[], Mapping[str, Any]] | None,
     expected: Mapping[str, Any],
-) -> tuple[int, dict[str, list[Any]], str | None]:
+) -> _Result:
     """The curve at point i, or why there is none."""
     try:
         if context is not None and context() != expected:
@@ -186,13 +207,70 @@ def _run_one(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, too, ends no more than its own run
-        return i, {}, f"{type(error).__name__} at {dict(point)}: {error}"
+        return i, {}, _failure(error, point)
     return i, curve, None
 
 
 def _plain(value: Any) -> Any:
     """A NumPy number as Python's, which JSON can hold."""
     return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def _each_once(
+    work: Callable[[Sequence[_Task]], Iterator[_Result]], tasks: Sequence[_Task]
+) -> Iterator[_Result]:
+    """What the workers return. Of what one took with it, only the guilty one is lost alone, too."""
+    lost = []
+    for i, curve, failure in work(tasks):
+        if curve is None:
+            lost.append(i)
+        else:
+            yield i, curve, failure
+    for task in tasks:
+        if task[0] in lost:
+            yield from work([task])
+
+
+def _on_processes(n_jobs: int, tasks: Sequence[_Task]) -> Iterator[_Result]:
+    """Results as they come; no curve for what was under way when a worker died."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    seen: set[int] = set()
+    while rest := [task for task in tasks if task[0] not in seen]:
+        # No more is started than there are workers: what is not back was under way.
+        parallel = Parallel(
+            n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs"
+        )
+        try:
+            for i, curve, failure in parallel(delayed(_run_one)(*task) for task in rest):
+                seen.add(i)
+                yield i, curve, failure
+        except TerminatedWorkerError as error:
+            for i, _, point, *_ in rest[: parallel.n_dispatched_tasks]:
+                if i not in seen:
+                    seen.add(i)
+                    yield i, None, _failure(error, point)
+
+
+def _on_dask(client: Any, tasks: Sequence[_Task]) -> Iterator[_Result]:
+    """The same from the workers of Dask, which tries a point on four of them (its setting).
+
+    joblib itself would wait for ever: it does not hear of a point that Dask has given up.
+    """
+    from distributed import KilledWorker, as_completed
+
+    futures = {client.submit(_run_one, *task, pure=False): task for task in tasks}
+    try:
+        for future in as_completed(futures):
+            try:
+                result = future.result()
+            except KilledWorker as error:
+                i, _, point, *_ = futures[future]
+                result = i, None, _failure(error, point)
+            yield result
+    finally:
+        client.cancel(list(futures))
 
 
 class _Journal:

@@ -359,8 +359,85 @@ def count(path: Path) -> int:
     return len(whole_lines(path))
 
 
+def dies(x, deadly, folder):
+    """At one point the worker ends, at another one only the first time."""
+    started = Path(folder) / str(x)
+    first = not started.exists()
+    started.touch()
+    if x == deadly or (x == 1 and first):
+        os._exit(0)
+    return square(x)
+
+
+def check_that_only_the_deadly_point_is_lost(folder):
+    """For two points: the first, beside which all the others wait, and one in the middle."""
+    for deadly in 0, 5:
+        starts, journal = folder / f"starts of {deadly}", folder / f"journal of {deadly}"
+        starts.mkdir()
+        points = sweep.grid(x=list(range(8)), deadly=[deadly], folder=[str(starts)])
+        with pytest.raises(RuntimeError, match=rf"1 of 8 runs .* at \{{'x': {deadly}, 'deadly'"):
+            sweep.run(dies, points, journal, n_jobs=3)
+        kept = {json.loads(line)["point"]["x"] for line in whole_lines(journal)}
+        assert kept == set(range(8)) - {deadly}
+        # After the cause is gone, only what failed is run.
+        table = sweep.run(square_of_three, points, journal, n_jobs=2)
+        assert list(table["value"]) == [x * step for x in range(8) for step in range(3)]
+
+
+def square_of_three(x, deadly, folder):
+    assert x == deadly
+    return square(x)
+
+
+def test_a_worker_that_dies_costs_no_other_point(tmp_path):
+    check_that_only_the_deadly_point_is_lost(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by a POSIX signal")
+def test_a_worker_killed_by_a_signal_is_named_with_it():
+    with pytest.raises(RuntimeError, match=r"(?s)TerminatedWorkerError at \{'x': 3\}: .*SIGKILL"):
+        sweep.run(killed_at_3, sweep.grid(x=[2, 3, 4]), n_jobs=2)
+
+
+def killed_at_3(x):
+    if x == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return square(x)
+
+
+def test_a_backend_that_hands_over_no_result_is_refused_before_anything_runs(tmp_path):
+    log = tmp_path / "log"
+    points = sweep.grid(x=[1, 2], log=[str(log)])
+    message = "joblib's backend is MultiprocessingBackend, .*; expected loky, dask or threading"
+    with joblib.parallel_config("multiprocessing"), pytest.raises(ValueError, match=message):
+        sweep.run(square, points, n_jobs=2)
+    assert not log.exists()
+
+
+def test_the_threading_backend():
+    with joblib.parallel_config("threading"):
+        table = sweep.run(where, sweep.grid(x=[1, 2]), n_jobs=2)
+    assert set(table["pid"]) == {os.getpid()}
+
+
 def where(x):
     return {"step": [0], "pid": [os.getpid()]}
+
+
+def test_a_dask_worker_that_dies_costs_no_other_point(tmp_path):
+    import cloudpickle
+    import dask
+    from distributed import Client, LocalCluster
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),  # by default 3: slower
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        check_that_only_the_deadly_point_is_lost(tmp_path)
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def test_a_local_dask_cluster_of_two_workers_gives_the_same_table(tmp_path, monkeypatch):
