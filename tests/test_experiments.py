@@ -43,7 +43,7 @@ def test_the_cnn_is_what_its_docstring_says():
     net = experiments.cnn("ReLU", 6, batch_norm=True, seed=0, dropout=0.4)
     assert kinds(net)[-3:] == ["Flatten", "Dropout", "Linear"]
     assert kinds(net)[:-3] == ["Conv2d", "BatchNorm2d", "ReLU"] * 6
-    assert all(isinstance(layer, bnlib.torch.BatchNorm2d) for layer in net[1:18:3])
+    assert all("forward" in vars(layer) for layer in net[1:18:3])
     x = torch.zeros(5, 1, 28, 28)
     shapes = []
     for layer in net:

@@ -11,9 +11,16 @@ import pytest
 import torch
 from test_torch import assert_close, draw
 
-import bnlib.torch
 from bnlib import mnist
-from bnlib.torch import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
+from bnlib.torch import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    BatchNormMode,
+    BatchNormReLU,
+    convert,
+    restore,
+)
 
 OPTIONS = [
     {},
@@ -75,7 +82,7 @@ def test_the_layer_agrees_with_torch(options, dtype, atol, device):
 @pytest.mark.parametrize("layer, positions", LAYERS)
 def test_each_layer_agrees_with_its_own_in_torch(layer, positions, device):
     layers = pair(device, layer=layer)
-    assert isinstance(layers[0], type(layers[1]))
+    assert type(layers[0]) is type(layers[1])
     for training in True, False:
         for x, dy in batches(device, positions=positions):
             assert_close(*(step(one.train(training), x, dy) for one in layers), 1e-10)
@@ -125,43 +132,69 @@ def test_tools_of_torch_find_the_layer(device):
 @pytest.mark.parametrize("layer, positions", LAYERS)
 def test_residual_and_relu(layer, positions, device):
     ours, theirs = pair(device, layer=layer)
-    fused = layer(3, relu=True, device=device, dtype=torch.float64)
-    fused.load_state_dict(ours.state_dict(), strict=True)
-    assert "relu=True" in repr(fused) and "relu" not in repr(ours)
-    for x, residual in batches(device, positions=positions):
-        y = theirs(x)
-        assert_close([ours(x, residual), ours(x)], [y + residual, y], 1e-10)
-        assert_close([fused(x, residual), fused(x)], [(y + residual).relu(), y.relu()], 1e-10)
+    fused = BatchNormReLU(ours)
+    for training in True, False:
+        fused.train(training), theirs.train(training)
+        for x, residual in batches(device, positions=positions):
+            y = theirs(x)
+            assert_close([fused(x, residual)], [(y + residual).relu()], 1e-10)
+            assert_close([fused(x)], [theirs(x).relu()], 1e-10)
+    assert_close(ours.state_dict().values(), theirs.state_dict().values(), 1e-10)
+
+
+def test_a_block_that_is_looked_at_is_made_of_layers_of_torch(device):
+    block = BatchNormReLU(BatchNorm2d(3, device=device, dtype=torch.float64)).eval()
+    (x, residual), *_ = batches(device)
+    traced = torch.fx.symbolic_trace(block, concrete_args={"residual": None})
+    assert [type(m) for m in traced.modules()][1:] == [torch.nn.BatchNorm2d]
+    assert_close([traced(x)], [block(x)], 1e-12)
+    seen = []
+    block.norm.register_forward_hook(lambda layer, inputs, y: seen.append(y))
+    z = block(x, residual)
+    assert_close([(seen[0] + residual).relu()], [z], 0)
 
 
 def test_layers_take_all_that_those_of_torch_take(device):
     for layer, positions in LAYERS:
-        theirs = inspect.signature(getattr(torch.nn, layer.__name__))
-        ours = list(inspect.signature(layer).parameters)
-        assert ours[:7] == list(theirs.parameters)[:7]
-        if "bias" in theirs.parameters:
+        theirs = inspect.signature(getattr(torch.nn, layer.__name__)).parameters
+        ours = layer(3, 0.01, 0.3, False, False, device, torch.float64)
+        assert (ours.eps, ours.momentum, ours.affine) == (0.01, 0.3, False)
+        ((x, _),) = batches(device, count=1, positions=positions)
+        assert ours(input=x).dtype == torch.float64
+        if "bias" in theirs:
             one = layer(3, bias=False, device=device, dtype=torch.float64)
             assert one.bias is None
-            ((x, _),) = batches(device, count=1, positions=positions)
             assert_close([one(x)], [layer(3, device=device, dtype=torch.float64)(x)], 0)
 
 
+def test_a_layer_that_holds_nothing_takes_any_number_of_channels(device):
+    layer = BatchNorm2d(3, affine=False, track_running_stats=False, device=device)
+    assert layer(torch.randn(4, 5, 2, 2, device=device)).shape == (4, 5, 2, 2)
+
+
+def used(layer, x):
+    """Whether bnlib computes: torch loses digits at a mean of 10⁴."""
+    x = 1e4 + x.float()
+    y, exact = layer(x), torch.nn.functional.batch_norm(x.double(), None, None, None, None, True)
+    return (y - exact).abs().max().item() < 1e-5
+
+
 def test_copies_and_files_are_the_same_layer(device):
-    layer = BatchNorm2d(3, relu=True, device=device, dtype=torch.float64)
-    (x, _), *_ = batches(device)
-    layer(x)
+    layer = BatchNorm2d(3, device=device)
+    (x, _), *_ = batches(device, torch.float32, positions=(16, 16))
+    assert used(layer, x) and not used(torch.nn.BatchNorm2d(3, device=device), x)
     file = io.BytesIO()
     torch.save(layer, file)
     file.seek(0)
-    copies = [
+    for other in (
         copy.deepcopy(layer),
         pickle.loads(pickle.dumps(layer)),
         torch.load(file, weights_only=False),
-    ]
-    expected = layer.eval()(x)
-    for other in copies:
-        assert type(other) is BatchNorm2d
-        assert_close([other.eval()(x)], [expected], 0)
+    ):
+        assert type(other) is torch.nn.BatchNorm2d and used(other, x)
+        assert other.num_batches_tracked == 2 and layer.num_batches_tracked == 1
+        assert used(restore(other), x) is False and used(layer.train(), x)
+        layer.num_batches_tracked -= 1
 
 
 def test_functional_call_with_a_gradient_for_each_example(device):
@@ -185,7 +218,7 @@ def test_a_compiled_training_step_equals_one_that_is_not(momentum, device):
     for compiling in True, False:
         torch.manual_seed(0)
         net = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 4, 3), BatchNorm2d(4, momentum=momentum, relu=True)
+            torch.nn.Conv2d(3, 4, 3), BatchNormReLU(BatchNorm2d(4, momentum=momentum))
         ).to(device)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
         run = torch.compile(net, fullgraph=True, backend="aot_eager") if compiling else net
@@ -195,34 +228,78 @@ def test_a_compiled_training_step_equals_one_that_is_not(momentum, device):
             optimizer.step()
         nets.append(net)
     assert_close(*(net.state_dict().values() for net in nets), 1e-5)
-    assert nets[0][1].num_batches_tracked == 4
+    assert nets[0][1].norm.num_batches_tracked == 4
 
 
-def test_export(device):
-    ours, _ = pair(device)
+# What others see
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_export_holds_the_operation_of_torch(strict, device):
+    ours, theirs = pair(device)
     (x, _), (other, _), *_ = batches(device)
     batch = torch.export.Dim("batch", min=2)
-    program = torch.export.export(ours.eval(), (x.detach(),), dynamic_shapes=({0: batch},))
+    for training in True, False:
+        graphs = []
+        for layer in ours.train(training), theirs.train(training):
+            shapes = ({0: batch},)
+            program = torch.export.export(
+                layer, (x.detach(),), dynamic_shapes=shapes, strict=strict
+            )
+            graphs.append([str(node.target) for node in program.graph.nodes])
+        assert graphs[0] == graphs[1] and "aten.batch_norm.default" in graphs[0]
     assert_close([program.module()(other)], [ours(other)], 1e-12)
 
 
-def test_fx_traces_inference(device):
-    ours, _ = pair(device)
-    (x, _), *_ = batches(device)
-    traced = torch.fx.symbolic_trace(torch.nn.Sequential(ours).eval())
-    assert_close([traced(x)], [ours(x)], 0)
-    assert [node.target for node in traced.graph.nodes if node.op == "call_function"] == [
-        bnlib.torch.batch_norm
-    ]
+def test_fx_keeps_the_layer_which_trains_and_stops_training(device):
+    """torch.fx takes as leaves the classes of torch alone; of others it writes one mode down."""
+    ours, theirs = pair(device)
+    net = torch.fx.symbolic_trace(torch.nn.Sequential(ours))
+    assert [node.op for node in net.graph.nodes] == ["placeholder", "call_module", "output"]
+    for training in True, False, True:
+        net.train(training), theirs.train(training)
+        for x, dy in batches(device):
+            assert_close(step(net, x, dy), step(theirs, x, dy), 1e-10)
+        assert_close(net.state_dict().values(), theirs.state_dict().values(), 1e-10)
+    constant = torch.full((4, 3, 2, 2), 2.0, device=device, dtype=torch.float64)
+    fresh = torch.nn.Sequential(BatchNorm2d(3, device=device, dtype=torch.float64))
+    y = torch.fx.symbolic_trace(fresh).eval()(constant)
+    torch.testing.assert_close(y, constant / (1 + 1e-5) ** 0.5)
 
 
-def test_fx_traces_training_and_counts(device):
-    ours, _ = pair(device)
-    (x, _), *_ = batches(device)
-    traced = torch.fx.symbolic_trace(torch.nn.Sequential(copy.deepcopy(ours)).train())
-    assert_close([traced(x)], [ours(x)], 0)
-    state = {name.removeprefix("0."): v for name, v in traced.state_dict().items()}
-    assert_close(state.values(), ours.state_dict().values(), 0)
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+@pytest.mark.parametrize(
+    "make", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(2, 3, 2, 2))]
+)
+def test_torchscript_holds_the_operation_of_torch(make):
+    ours, theirs = (layer.eval() for layer in pair("cpu", torch.float32))
+    written = [make(torch.nn.Sequential(layer)) for layer in (ours, theirs)]
+    graphs = [[node.kind() for node in one.inlined_graph.nodes()] for one in written]
+    assert graphs[0] == graphs[1] and "aten::batch_norm" in graphs[0]
+    (x, _), *_ = batches("cpu", torch.float32)
+    assert torch.equal(*(one(x) for one in written))
+    layer = BatchNorm2d(3)
+    make(torch.nn.Sequential(layer))
+    assert used(layer, batches_of_images())
+
+
+def batches_of_images():
+    return torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_computes_the_same_again_outside_of_a_mode(reentrant, device):
+    """Under a mode that sees each operation, such as one that counts, and outside of it."""
+    ours, theirs = pair(device)
+    for x, dy in batches(device):
+        results = []
+        for layer in ours, theirs:
+            leaf = x.detach().clone().requires_grad_()
+            with torch.utils.flop_counter.FlopCounterMode(display=False):
+                y = torch.utils.checkpoint.checkpoint(layer, leaf, use_reentrant=reentrant)
+            y.backward(dy)
+            results.append((y, leaf.grad))
+        assert_close(*results, 1e-10)
 
 
 def test_a_layer_trains(device):
@@ -268,28 +345,12 @@ def test_a_bad_batch_is_named_and_left_out(device):
 @pytest.mark.parametrize(
     "message, make",
     [
-        ("num_features is 0; expected 1 or more", lambda: BatchNorm2d(0)),
-        ("eps is 0; expected a positive number", lambda: BatchNorm2d(3, eps=0)),
-        ("eps is nan; expected", lambda: BatchNorm2d(3, eps=float("nan"))),
-        (r"momentum is 1.5; expected a number in", lambda: BatchNorm2d(3, momentum=1.5)),
-        ("momentum is nan; expected", lambda: BatchNorm2d(3, momentum=float("nan"))),
-        (
-            r"x has shape \(4, 3\); expected \(N, 3, H, W\)",
-            lambda: BatchNorm2d(3)(torch.ones(4, 3)),
-        ),
-        (
-            r"x has shape \(4, 5, 2, 2\); expected \(N, 3, H, W\)",
-            lambda: BatchNorm2d(3, affine=False, track_running_stats=False)(torch.ones(4, 5, 2, 2)),
-        ),
+        ("eps is 0; expected a positive number", lambda: BatchNorm1d(3, eps=0)(torch.ones(4, 3))),
+        ("eps is nan; expected", lambda: BatchNorm1d(3, eps=float("nan"))(torch.ones(4, 3))),
+        ("momentum is 1.5; expected", lambda: BatchNorm1d(3, momentum=1.5)(torch.ones(4, 3))),
+        (r"expected 4D input \(got 2D input\)", lambda: BatchNorm2d(3)(torch.ones(4, 3))),
+        (r"has shape \(3,\); expected \(5,\)", lambda: BatchNorm2d(3)(torch.ones(4, 5, 2, 2))),
         (r"x has shape \(1, 3, 1, 1\), one value", lambda: BatchNorm2d(3)(torch.ones(1, 3, 1, 1))),
-        (
-            r"x has shape \(4,\); expected \(N, 3\) or \(N, 3, L\)",
-            lambda: BatchNorm1d(3)(torch.ones(4)),
-        ),
-        (
-            r"x has shape \(4, 3\); expected \(N, 3, D, H, W\)",
-            lambda: BatchNorm3d(3)(torch.ones(4, 3)),
-        ),
     ],
 )
 def test_the_layer_names_what_is_wrong(message, make):
@@ -320,8 +381,7 @@ def test_resnet18(device):
     """As a drop-in: the same outputs, gradients and running statistics, and state dicts."""
     theirs = resnet18().to(device, torch.float64)
     ours = convert(copy.deepcopy(theirs))
-    kinds = [type(layer) for layer in ours.modules()]
-    assert kinds.count(BatchNorm2d) == 20 and torch.nn.BatchNorm2d not in kinds
+    assert sum("forward" in vars(layer) for layer in ours.modules()) == 20
     x = torch.randn(4, 3, 32, 32, dtype=torch.float64, device=device)
     for net in ours, theirs:
         torch.nn.functional.cross_entropy(net(x), torch.tensor([0, 1, 2, 1]).to(device)).backward()
@@ -350,14 +410,14 @@ def test_a_layer_in_two_places_stays_one():
     net = Twice()
     expected = copy.deepcopy(net)
     assert convert(net) is net
-    assert type(net.norm) is BatchNorm1d and net.norm is net.again
+    assert "forward" in vars(net.norm) and net.norm is net.again
     x = torch.randn(8, 3)
     assert_close([net(x)], [expected(x)], 1e-5)
     assert_close(net.state_dict().values(), expected.state_dict().values(), 1e-6)
     assert net.norm.num_batches_tracked == 2
 
 
-def test_convert_changes_nothing_but_the_class():
+def test_convert_changes_nothing_but_the_forward_pass_and_restore_turns_it_back():
     """Parameters, buffers, hooks and modes are the same objects: optimizers go on."""
     for name in "BatchNorm1d", "BatchNorm2d", "BatchNorm3d":
         layer = getattr(torch.nn, name)(3, eps=0.1, momentum=0.3).eval()
@@ -365,11 +425,14 @@ def test_convert_changes_nothing_but_the_class():
         layer.register_forward_hook(lambda *_, calls=calls: calls.append("forward"))
         layer.weight.requires_grad_(False)
         before = dict(layer.__dict__), [id(v) for v in layer.state_dict(keep_vars=True).values()]
-        assert convert(layer) is layer and type(layer) is getattr(bnlib.torch, name)
+        assert convert(layer) is layer and type(layer) is getattr(torch.nn, name)
+        ours = vars(layer).pop("forward")
         after = dict(layer.__dict__), [id(v) for v in layer.state_dict(keep_vars=True).values()]
-        assert after == before and not layer.relu
+        assert after == before
+        layer.forward = ours
         layer(torch.randn(2, 3, *[2] * (int(name[-2]) if name[-2] != "1" else 0)))
         assert calls == ["forward"]
+        assert restore(layer) is layer and dict(layer.__dict__) == before[0]
 
 
 def test_an_optimizer_goes_on_with_a_converted_model():
@@ -388,19 +451,61 @@ def test_an_optimizer_goes_on_with_a_converted_model():
     assert_close(net.state_dict().values(), twin.state_dict().values(), 1e-5)
 
 
-def test_convert_leaves_other_layers_alone():
-    class Own(torch.nn.BatchNorm2d):
-        pass
+class Derived(torch.nn.BatchNorm2d):
+    """With torch's forward pass."""
 
-    others = [
-        Own(3),
-        torch.nn.SyncBatchNorm(3),
-        torch.nn.LazyBatchNorm2d(),
-        torch.nn.InstanceNorm2d(3),
-        BatchNorm2d(3, relu=True),
-    ]
-    net = torch.nn.ModuleList(others)
-    kinds = [type(layer) for layer in others]
-    assert [type(layer) for layer in convert(net)] == kinds and net[-1].relu
-    net[2](torch.randn(4, 3, 2, 2))  # a lazy layer is one of the three from now on
-    assert type(convert(net)[2]) is BatchNorm2d
+
+class Own(torch.nn.BatchNorm2d):
+    """With one of its own, as timm's layers have."""
+
+    def forward(self, x, *, scale=1.0):
+        y = torch.nn.functional.batch_norm(
+            input=x, running_mean=self.running_mean, running_var=self.running_var, training=True
+        )
+        return scale * y.relu()
+
+
+def test_derived_layers_are_converted_and_stay_what_they_are(device):
+    x = 1e4 + batches_of_images().to(device)
+    for kind in Derived, Own, torch.nn.LazyBatchNorm2d:
+        arguments = () if kind is torch.nn.LazyBatchNorm2d else (3,)
+        layer = convert(kind(*arguments, device=device))
+        assert type(layer) is kind
+        exact = kind(*arguments, device=device, dtype=torch.float64)(x.double())
+        layer(x)  # a lazy one knows its channels now
+        for one in layer, pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer):
+            assert (one(x) - exact).abs().max() < 1e-5
+        assert (restore(layer)(x) - exact).abs().max() > 1e-5
+    scaled = convert(Own(3, device=device))(x, scale=2.0)
+    assert_close(
+        [scaled.double()], [2 * Own(3, device=device, dtype=torch.float64)(x.double())], 1e-4
+    )
+
+
+def test_a_mode_in_which_the_function_of_torch_is_ours(device):
+    x = 1e4 + batches_of_images().to(device)
+    layer, exact = Own(3, device=device), Own(3).to(device, torch.float64)(x.double())
+    with BatchNormMode():
+        assert (layer(x) - exact).abs().max() < 1e-5
+        traced = torch.fx.symbolic_trace(layer)
+    assert torch.nn.functional.batch_norm in [node.target for node in traced.graph.nodes]
+    assert (layer(x) - exact).abs().max() > 1e-5
+    torch._dynamo.reset()
+    compiled = torch.compile(convert(layer), fullgraph=True, backend="aot_eager")
+    assert_close([compiled(x).double()], [exact], 1e-2)
+
+
+def test_convert_leaves_other_layers_alone():
+    net = torch.nn.ModuleList([torch.nn.SyncBatchNorm(3), torch.nn.InstanceNorm2d(3)])
+    with pytest.warns(UserWarning, match="changed nothing: there is SyncBatchNorm in the ModuleL"):
+        convert(net)
+    taken = torch.nn.BatchNorm2d(3)
+    taken.forward = torch.relu  # as a tool may have done that knows how to turn it back
+    net.append(taken).append(torch.nn.BatchNorm2d(3))
+    assert ["forward" in vars(layer) for layer in convert(net)] == [False, False, True, True]
+    assert taken.forward is torch.relu and restore(taken).forward is torch.relu
+
+
+def test_a_model_without_such_layers_is_named():
+    with pytest.warns(UserWarning, match="there is no BatchNorm layer in the Linear; expected"):
+        convert(torch.nn.Linear(2, 2))

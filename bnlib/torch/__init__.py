@@ -14,14 +14,25 @@ except ModuleNotFoundError as error:
     ) from error
 
 from bnlib.torch.functional import Backend, backend_for, batch_norm
-from bnlib.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
+from bnlib.torch.modules import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    BatchNormMode,
+    BatchNormReLU,
+    convert,
+    restore,
+)
 
 __all__ = [
     "Backend",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchNormMode",
+    "BatchNormReLU",
     "backend_for",
     "batch_norm",
     "convert",
+    "restore",
 ]

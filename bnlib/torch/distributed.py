@@ -8,12 +8,15 @@ way. In the backward pass the sums of dy and of dy·x̂ travel likewise.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnlib.torch.functional import (
     _check_numbers,
@@ -28,7 +31,7 @@ from bnlib.torch.functional import (
     _statistics,
     batch_norm,
 )
-from bnlib.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm, _Module
+from bnlib.torch.modules import _converted, _Forward, _Module, _names, _OwnForward
 
 _CHANNELS = 256  # as many fit into the first message, 4 KiB
 _FIRST = 2 + 2 * _CHANNELS
@@ -89,21 +92,42 @@ def sync_batch_norm(
 
     Source: Chan, Golub & LeVeque 1979; chapter "Many machines".
     """
-    if not training or _ranks(group) == 1:
-        return batch_norm(
-            x,
-            running_mean,
-            running_var,
-            weight,
-            bias,
-            training,
-            momentum,
-            eps,
-            residual=residual,
-            relu=relu,
-        )
-    y, _ = _train(x, running_mean, running_var, weight, bias, momentum, eps, residual, relu, group)
+    y, _ = _synchronized(
+        x,
+        running_mean,
+        running_var,
+        weight,
+        bias,
+        training,
+        momentum,
+        eps,
+        residual=residual,
+        relu=relu,
+        group=group,
+    )
     return y
+
+
+def _synchronized(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *,
+    residual: Tensor | None,
+    relu: bool,
+    group: dist.ProcessGroup | None,
+) -> tuple[Tensor, int]:
+    """y, and the number of values of a channel on all ranks."""
+    arguments = running_mean, running_var, weight, bias
+    if not training or _ranks(group) == 1:
+        y = batch_norm(x, *arguments, training, momentum, eps, residual=residual, relu=relu)
+        return y, _count(x)
+    return _train(x, *arguments, momentum, eps, residual, relu, group)
 
 
 def _ranks(group: dist.ProcessGroup | None) -> int:
@@ -276,25 +300,32 @@ class _Sum(torch.autograd.Function):
         return _sum(dtotal[0], ctx.group), None
 
 
+class _SyncForward(_Forward):
+    """The forward pass of a layer over the mini-batch of all ranks."""
+
+    def __init__(self, layer: _BatchNorm, group: dist.ProcessGroup | None) -> None:
+        super().__init__(layer)
+        self.group = group
+
+    def normalize(self, x: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, int]:
+        """y, and the number of values of a channel in the mini-batch of all ranks."""
+        return _synchronized(x, *arguments, **options, group=self.group)
+
+
 class SyncBatchNorm(_BatchNorm):
-    r"""`bnlib.torch.BatchNorm2d` over the mini-batch of all ranks, and for any number of axes.
+    r"""A BatchNorm layer over the mini-batch of all ranks, for any number of axes.
 
     State dicts load both ways with the BatchNorm layers of torch. Unlike `torch.nn.SyncBatchNorm`
     it also runs on the CPU, takes `(N, C)` as well as `(N, C, *spatial)`, and can be differentiated
     twice. A mini-batch that is empty on some of the ranks is counted, on all of them.
 
     Args:
-        args: as for `bnlib.torch.BatchNorm2d`.
+        args: as for `torch.nn.BatchNorm2d`.
         process_group: the ranks that share a mini-batch; None for all.
-        options: as for `bnlib.torch.BatchNorm2d`.
-
-    Raises:
-        ValueError: as for `bnlib.torch.BatchNorm2d`.
+        options: as for `torch.nn.BatchNorm2d`.
 
     Source: chapter "Many machines".
     """
-
-    _ndims, _shape = tuple(range(2, 65)), "(N, {0}) or (N, {0}, *spatial)"  # torch ends at 64 axes
 
     def __init__(
         self, *args: Any, process_group: dist.ProcessGroup | None = None, **options: Any
@@ -302,51 +333,21 @@ class SyncBatchNorm(_BatchNorm):
         super().__init__(*args, **options)
         self.process_group = process_group
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """y, of the shape of x; with a residual of that shape, y + residual, before any ReLU."""
-        if not self.training or _ranks(self.process_group) == 1:
-            return super().forward(x, residual)
-        self._check_input_dim(x)
-        following = self.track_running_stats
-        batches = self.num_batches_tracked if following else None
-        momentum = self.momentum
-        if momentum is None:  # the average over all mini-batches: weights 1, 1/2, 1/3, …
-            momentum = 0.0 if batches is None else 1 / (int(batches) + 1)
-        y, count = _train(
-            x,
-            self.running_mean if following else None,
-            self.running_var if following else None,
-            self.weight,
-            self.bias,
-            momentum,
-            self.eps,
-            residual,
-            self.relu,
-            self.process_group,
-        )
-        if batches is not None and count:
-            batches += 1  # the buffer itself
-        return y
+    def forward(self, input: Tensor) -> Tensor:
+        """y, of the shape of x."""
+        return _SyncForward(self, self.process_group).forward(input)
 
-
-_LAYERS = (
-    torch.nn.BatchNorm1d,
-    torch.nn.BatchNorm2d,
-    torch.nn.BatchNorm3d,
-    torch.nn.SyncBatchNorm,
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    SyncBatchNorm,
-)
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass  # any number of axes, as `batch_norm`
 
 
 def convert_sync(model: _Module, process_group: dist.ProcessGroup | None = None) -> _Module:
-    """Turn the BatchNorm layers of a model, torch's and bnlib's, into `SyncBatchNorm`, in place.
+    """Let the BatchNorm layers of a model compute over the mini-batch of all ranks, in place.
 
-    As with `bnlib.torch.convert`, the layers stay the same objects, with their parameters, buffers
-    and hooks, and what somebody derived from them stays as it is. Call it before
-    `DistributedDataParallel` wraps the model.
+    As with `bnlib.torch.convert`, the layers stay the same objects of the same class, and `restore`
+    turns them back. Only `torch.nn.SyncBatchNorm`, which `DistributedDataParallel` refuses on the
+    CPU, becomes the `SyncBatchNorm` of this module. Call it before `DistributedDataParallel` wraps
+    the model. Where layers that are called BatchNorm stay as they are, a warning names them.
 
     Args:
         model: a model, or a single layer.
@@ -356,9 +357,22 @@ def convert_sync(model: _Module, process_group: dist.ProcessGroup | None = None)
     Returns:
         The model itself.
     """
+    left = []
     for layer in model.modules():
-        if type(layer) in _LAYERS:
-            own: Any = getattr(layer, "process_group", None)
-            layer.process_group = process_group or own  # type: ignore[assignment]
+        if isinstance(layer, (SyncBatchNorm, torch.nn.SyncBatchNorm)):
+            layer.process_group = process_group or layer.process_group
             layer.__class__ = SyncBatchNorm
+        elif isinstance(layer, _BatchNorm) and ("forward" not in vars(layer) or _converted(layer)):
+            forward: _SyncForward | _OwnForward = _SyncForward(layer, process_group)
+            if type(layer).forward is not _BatchNorm.forward:
+                forward = _OwnForward(layer, partial(sync_batch_norm, group=process_group))
+            vars(layer)["forward"] = forward.forward
+        else:
+            left.append(layer)
+    if names := _names(left):
+        warnings.warn(
+            f"convert_sync left {names} as it was, with the statistics of each rank's own part; "
+            "expected BatchNorm layers of torch, or derived from them",
+            stacklevel=2,
+        )
     return model

@@ -136,7 +136,7 @@ def batch_norm(
             raise ValueError(
                 f"running_mean and running_var are None; expected ({x.shape[1]},) in inference"
             )
-        if _watched(*tensors) or running_mean.requires_grad or running_var.requires_grad:
+        if _transformed(*tensors) or running_mean.requires_grad or running_var.requires_grad:
             y = _normalize(x, running_mean, running_var, weight, bias, eps)
             return _finish(y, residual, relu).to(x.dtype)
         return _Inference.apply(
@@ -147,7 +147,7 @@ def batch_norm(
             f"x has shape {tuple(x.shape)}, one value per channel; expected at least 2 in "
             "training: the variance of one value is 0, and y would be bias whatever x is"
         )
-    if _watched(x, weight, bias, residual):
+    if _transformed(x, weight, bias, residual):
         wide = x.to(_work_dtype(x))  # once: gradients of x add up in this dtype
         mean, var = _statistics(wide)
         y = _normalize(wide, mean, var, weight, bias, eps)
@@ -438,12 +438,23 @@ def _triton() -> tuple[Any, str]:
 
 def _watched(*tensors: _Maybe) -> str:
     """Why torch has to see each operation on the tensors; nothing where it does not."""
+    if reason := _transformed(*tensors):
+        return reason
+    return "the operations are recorded" if torch._C._len_torch_dispatch_stack() else ""
+
+
+def _transformed(*tensors: _Maybe) -> str:
+    """Why it has to see them in place of an autograd function, too.
+
+    A mode that records does not ask for that. With the same function inside and outside of one, a
+    checkpoint that computes again outside keeps the same tensors.
+    """
     if torch.compiler.is_compiling():
         return "torch.compile or torch.export traces the operations"
     if torch._C._are_functorch_transforms_active():
         return "a transform of torch.func is at work"
-    if torch._C._len_torch_dispatch_stack() or torch.jit.is_tracing():
-        return "the operations are recorded"
+    if torch.jit.is_tracing():
+        return "TorchScript traces the operations"
     for v in tensors:
         if v is None:
             continue

@@ -1,151 +1,213 @@
-"""BatchNorm as modules of torch."""
+"""BatchNorm layers of torch that compute with `batch_norm`, and stay layers of torch."""
 
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # the name that torch.jit.script looks up
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
-from bnlib.torch.functional import _check_numbers, batch_norm
+from bnlib.torch.functional import batch_norm
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)
 
+# torch 2.6 cannot tell torch.export from torch.compile.
+_exporting: Callable[[], bool] = getattr(
+    torch.compiler, "is_exporting", torch.compiler.is_compiling
+)
 
-class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
-    """What the three layers share; each has the number of axes of x, and its shape for errors."""
 
-    _ndims: tuple[int, ...]
-    _shape: str
-    relu = False  # in a layer that `convert` made, too
+def _traced(x: Any) -> bool:
+    """Whether the operations are written down for others, who know torch's BatchNorm alone."""
+    return not isinstance(x, Tensor) or torch.jit.is_tracing() or _exporting()
 
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        relu: bool = False,
-        **options: Any,
-    ) -> None:
-        if num_features < 1:
-            raise ValueError(f"num_features is {num_features}; expected 1 or more")
-        _check_numbers(0.0 if momentum is None else momentum, eps)
-        super().__init__(
-            num_features, eps, momentum, affine, track_running_stats, device, dtype, **options
-        )
-        self.relu = relu
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """y, of the shape of x; with a residual of that shape, y + residual, before any ReLU."""
-        self._check_input_dim(x)
-        following = self.training and self.track_running_stats
-        use_running = following or not self.training
-        batches = self.num_batches_tracked if following else None
-        momentum = self.momentum
+class BatchNormMode(TorchFunctionMode):
+    """Within it, `torch.nn.functional.batch_norm` is `bnlib.torch.batch_norm`, for any layer.
+
+    That is for layers whose class calls the function by itself, whoever wrote it:
+
+        with BatchNormMode():
+            y = model(x)
+
+    What traces or exports the model, torch.compile too, meets torch's own function.
+
+    Args:
+        function: what takes its place.
+    """
+
+    def __init__(self, function: Callable[..., Tensor] = batch_norm) -> None:
+        super().__init__()
+        self.function = function
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call `function` in place of torch's; all other functions stay what they are."""
+        if func is F.batch_norm:
+            x = args[0] if args else (kwargs or {}).get("input")
+            if not (_traced(x) or torch.compiler.is_compiling()):
+                func = self.function
+                if kwargs and "input" in kwargs:
+                    kwargs = {"x": kwargs["input"], **kwargs}
+                    del kwargs["input"]
+        return func(*args, **(kwargs or {}))
+
+
+class _Forward:
+    """The forward pass of a layer whose class has that of torch.
+
+    It lies in the layer itself, not in its class: `type(layer)` is what tools look up in their
+    tables. It is an object, and not a function, so that copies and files of the layer have it too.
+    """
+
+    def __init__(self, layer: _BatchNorm) -> None:
+        self.layer = layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        if _traced(input):
+            return _BatchNorm.forward(self.layer, input)
+        return self.fused(input, None, False)
+
+    def fused(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        layer = self.layer
+        layer._check_input_dim(x)
+        following = layer.training and layer.track_running_stats
+        use_running = following or not layer.training
+        batches = layer.num_batches_tracked if following else None
+        momentum = layer.momentum
         if momentum is None:  # the average over all mini-batches: weights 1, 1/2, 1/3, …
             momentum = 0.0 if batches is None else 1 / (int(batches) + 1)
-        y = batch_norm(
+        y, count = self.normalize(
             x,
-            self.running_mean if use_running else None,
-            self.running_var if use_running else None,
-            self.weight,
-            self.bias,
-            self.training or self.running_mean is None,
+            layer.running_mean if use_running else None,
+            layer.running_var if use_running else None,
+            layer.weight,
+            layer.bias,
+            layer.training or layer.running_mean is None,
             momentum,
-            self.eps,
+            layer.eps,
             residual=residual,
-            relu=self.relu,
+            relu=relu,
         )
-        if batches is not None and not isinstance(x, Tensor):
-            batches.add_(x.numel() > 0)  # torch.fx writes it down
-        elif batches is not None and x.numel():
+        if batches is not None and count:
             batches += 1  # the buffer itself
         return y
 
-    def _check_input_dim(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor):  # what stands in for one in torch.fx has no shape
-            return
-        if x.ndim not in self._ndims or x.shape[1] != self.num_features:
-            expected = self._shape.format(self.num_features)
-            raise ValueError(f"x has shape {tuple(x.shape)}; expected {expected}")
-
-    def extra_repr(self) -> str:
-        """The arguments, as `print` shows them."""
-        return super().extra_repr() + ", relu=True" * self.relu
+    def normalize(self, x: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, int]:
+        """y, and the number of values in the mini-batch."""
+        return batch_norm(x, *arguments, **options), x.numel()
 
 
-class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
-    """`BatchNorm2d` for x of shape `(N, C)` or `(N, C, L)`: arguments, attributes and the rest."""
-
-    _ndims, _shape = (2, 3), "(N, {0}) or (N, {0}, L)"
+_Forward.forward.__wrapped__ = _BatchNorm.forward  # type: ignore[attr-defined] # for torch.jit.script
 
 
-class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
-    r"""`torch.nn.BatchNorm2d` with `bnlib.torch.batch_norm` inside, for x of shape `(N, C, H, W)`.
+class _OwnForward:
+    """The forward pass of a layer whose class has its own, in which `function` is called."""
 
-    .. math:: y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+    def __init__(self, layer: _BatchNorm, function: Callable[..., Tensor]) -> None:
+        self.layer, self.function = layer, function
 
-    It is a subclass: what looks for BatchNorm layers finds it, and state dicts load both ways.
-    `layer(x, residual)` is y + residual, and with `relu=True` a layer ends with max(0, ·). Tools
-    that replace BatchNorm layers (`fuse_conv_bn_eval`, torch's `convert_sync_batchnorm`) know
-    nothing of that ReLU; bnlib's `convert_sync` keeps it.
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        run = type(self.layer).forward
+        if torch.compiler.is_compiling():  # which asks for no mode
+            return run(self.layer, *args, **kwargs)
+        with BatchNormMode(self.function):
+            return run(self.layer, *args, **kwargs)
 
-    In two things it differs. An empty mini-batch is not counted. And a channel with a NaN or an
-    infinity in the mini-batch keeps its running statistics; with `momentum=None` this mini-batch
-    counts there like one that was equal to the average so far.
+
+class BatchNormReLU(torch.nn.Module):
+    """max(0, BN(x) + residual), in one pass over memory where bnlib computes it.
+
+    What traces the model meets the layer, an addition and a ReLU; so does a layer with hooks.
 
     Args:
-        num_features: number of channels C.
-        eps: added to the variance, in units of x²; positive.
-        momentum: weight of a new mini-batch in the running statistics, in [0, 1], or None for the
-            average over all mini-batches.
-        affine: whether there are weight, from 1, and bias, from 0.
-        track_running_stats: whether to follow the statistics; without them, inference uses those of
-            the mini-batch.
-        device: where parameters and buffers are.
-        dtype: of parameters and buffers.
-        relu: whether to end with max(0, ·).
-        options: what else torch's layer takes, such as `bias` in torch 2.13.
+        norm: a BatchNorm layer, which `bnlib.torch.convert` or `convert_sync` has seen or will see.
 
     Attributes:
-        weight: γ, (C,), or None.
-        bias: β, (C,), or None.
-        running_mean: (C,), in units of x, or None.
-        running_var: unbiased, (C,), in units of x², or None.
-        num_batches_tracked: number of mini-batches followed, or None.
-
-    Raises:
-        ValueError: num_features, eps or momentum is not as said above.
-
-    Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
+        norm: the layer.
     """
 
-    _ndims, _shape = (4,), "(N, {}, H, W)"
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """max(0, BN(x) + residual), of the shape of x, as the residual is."""
+        ours = getattr(vars(self.norm).get("forward"), "__self__", None)
+        hooks = self.norm._forward_hooks or self.norm._forward_pre_hooks
+        if isinstance(ours, _Forward) and not hooks and not _traced(x):
+            return ours.fused(x, residual, True)
+        y = self.norm(x)
+        return (y if residual is None else y + residual).relu()
 
 
-class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
-    """`BatchNorm2d` for x of shape `(N, C, D, H, W)`: arguments, attributes and the rest."""
+def BatchNorm1d(num_features: int, *args: Any, **options: Any) -> torch.nn.BatchNorm1d:
+    """`convert(torch.nn.BatchNorm1d(num_features, …))`: the arguments are those of torch's."""
+    return convert(torch.nn.BatchNorm1d(num_features, *args, **options))
 
-    _ndims, _shape = (5,), "(N, {}, D, H, W)"
+
+def BatchNorm2d(num_features: int, *args: Any, **options: Any) -> torch.nn.BatchNorm2d:
+    """`convert(torch.nn.BatchNorm2d(num_features, …))`: the arguments are those of torch's."""
+    return convert(torch.nn.BatchNorm2d(num_features, *args, **options))
 
 
-_OURS: dict[type[torch.nn.Module], type[_BatchNorm]] = {
-    torch.nn.BatchNorm1d: BatchNorm1d,
-    torch.nn.BatchNorm2d: BatchNorm2d,
-    torch.nn.BatchNorm3d: BatchNorm3d,
-}
+def BatchNorm3d(num_features: int, *args: Any, **options: Any) -> torch.nn.BatchNorm3d:
+    """`convert(torch.nn.BatchNorm3d(num_features, …))`: the arguments are those of torch's."""
+    return convert(torch.nn.BatchNorm3d(num_features, *args, **options))
 
 
 def convert(model: _Module) -> _Module:
-    """Turn the BatchNorm layers of a torch model into those of bnlib, in place.
+    """Let the BatchNorm layers of a torch model compute with `bnlib.torch.batch_norm`, in place.
 
-    The layers stay the same objects and change their class alone. So parameters, buffers, hooks,
-    and whether a layer trains, stay as they are, and optimizers and state dicts go on working.
-    Layers of any other class stay too: `SyncBatchNorm`, and what somebody derived from the three.
-    A lazy layer is one of the three from its first mini-batch on.
+    The layers stay the same objects of the same class, with their parameters, buffers and hooks;
+    only their forward pass is another. So all that looks for layers of torch finds them: optimizers
+    and state dicts, fusers, quantizers, validators, counters. And what writes the operations down,
+    torch.fx, torch.export, TorchScript, ONNX, meets torch's own BatchNorm. torch.compile meets
+    bnlib's. Layers of a class derived from torch's are converted too; one that has a forward pass
+    of its own keeps it, with `batch_norm` in it (`BatchNormMode`).
+
+    In two things the layers differ from torch's. An empty mini-batch is not counted. And a channel
+    with a NaN or an infinity in the mini-batch keeps its running statistics; with `momentum=None`
+    this mini-batch counts there like one that was equal to the average so far.
+
+    `torch.nn.SyncBatchNorm` stays as it is, for `bnlib.torch.distributed.convert_sync`. A layer
+    whose forward pass somebody else replaced stays, too. When that leaves nothing to convert, a
+    warning says so.
+
+    Args:
+        model: a model, or a single layer.
+
+    Returns:
+        The model itself; `restore` turns it back.
+
+    Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
+    """
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, _BatchNorm) and not isinstance(layer, torch.nn.SyncBatchNorm)
+    ]
+    for layer in layers:
+        if "forward" not in vars(layer):
+            own = type(layer).forward is not _BatchNorm.forward
+            forward = _OwnForward(layer, batch_norm) if own else _Forward(layer)
+            vars(layer)["forward"] = forward.forward
+    if not any(map(_converted, layers)):
+        left = _names(model.modules()) or "no BatchNorm layer"
+        warnings.warn(
+            f"convert changed nothing: there is {left} in the {type(model).__name__}; expected "
+            "BatchNorm layers of torch, or derived from them, with a forward pass of their class",
+            stacklevel=2,
+        )
+    return model
+
+
+def restore(model: _Module) -> _Module:
+    """Turn back what `convert` and `convert_sync` did to the layers of torch, in place.
 
     Args:
         model: a model, or a single layer.
@@ -154,5 +216,18 @@ def convert(model: _Module) -> _Module:
         The model itself.
     """
     for layer in model.modules():
-        layer.__class__ = _OURS.get(type(layer), type(layer))
+        if _converted(layer):
+            del vars(layer)["forward"]
     return model
+
+
+def _converted(layer: torch.nn.Module) -> bool:
+    """Whether the forward pass of the layer is one of bnlib's."""
+    ours = getattr(vars(layer).get("forward"), "__self__", None)
+    return isinstance(ours, (_Forward, _OwnForward))
+
+
+def _names(layers: Iterable[torch.nn.Module]) -> str:
+    """The classes of layers that are called BatchNorm and could not be changed, for a warning."""
+    alike = {type(layer).__name__ for layer in layers if "BatchNorm" in type(layer).__name__}
+    return ", ".join(sorted(alike))

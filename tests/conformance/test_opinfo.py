@@ -181,5 +181,7 @@ def test_layers_refuse_what_torch_refuses(info, training):
     for sample in found:
         made = sample.module_error_input.constructor_input
         assert sample.error_on is ModuleErrorEnum.FORWARD_ERROR
+        given = sample.module_error_input.forward_input
+        layer = getattr(bnlib.torch, info.module_cls.__name__)(*made.args, **made.kwargs)
         with pytest.raises(sample.error_type, match=r"eps is .*; expected a positive number"):
-            getattr(bnlib.torch, info.module_cls.__name__)(*made.args, **made.kwargs)
+            layer.train(training)(*given.args, **given.kwargs)
