@@ -27,9 +27,21 @@ RUN_AXE = """async (rules) => {
   const {violations} = await axe.run(options);
   return violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id}: ${node.html}`));
 }"""
+TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 SCROLLED = """() => [...document.querySelectorAll("article :not(mjx-container *, svg *)")].every(
-  (box) => box.scrollWidth <= box.clientWidth + 1 || box.tabIndex >= 0
-    || !["auto", "scroll"].includes(getComputedStyle(box).overflowX))"""
+  (box) => !["auto", "scroll"].includes(getComputedStyle(box).overflowX)
+    || box.scrollWidth > box.clientWidth + 1 === box.tabIndex >= 0)"""
+CUT_OFF = """() => {
+  const around = new Map(); // the nearest box in which a part does not stick out for all to see
+  const parts = document.querySelectorAll("article :not(mjx-container *, svg :not(g, text))");
+  return [...parts].filter((part) => {
+    const box = around.get(part.parentElement), overflow = (it) => getComputedStyle(it).overflowX;
+    around.set(part, overflow(part) === "visible" ? box : part);
+    if (!box || box.clientWidth <= 1 || !["hidden", "clip"].includes(overflow(box))) return false;
+    const [inner, outer] = [part, box].map((it) => it.getBoundingClientRect());
+    return inner.width && (inner.left < outer.left - 1 || inner.right > outer.right + 1);
+  }).map((part) => part.outerHTML.slice(0, 200));
+}"""
 
 
 def open_page(page: Page, site: str, name: str) -> None:
@@ -55,9 +67,12 @@ def test_is_for_everyone(page: Page, site: str, html: Path, name: str) -> None:
     sent = sum(weight(html, answer.url) for answer in answers)
     assert sent <= MB, f"{sent} bytes as a web server sends them"
 
+    page.evaluate("for (const box of document.querySelectorAll('details')) box.open = true")
     for size in HUGE, WIDE, NARROW:
         page.set_viewport_size(size)
         assert overflow(page) <= 0, size
+        page.evaluate(TWO_FRAMES)  # in which page.js measures what shall scroll
+        assert page.evaluate(CUT_OFF) == [], size
     page.wait_for_function(SCROLLED)
 
     page.evaluate(AXE.read_text())

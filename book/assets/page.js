@@ -25,11 +25,13 @@ drawer?.addEventListener("click", ({ target }) => {
 
 window.addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;
-  const reachable = new ResizeObserver((entries) => {
-    for (const { target } of entries) {
-      if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
-      else target.removeAttribute("tabindex");
-    }
-  });
-  document.querySelectorAll('mjx-container[display="true"], dt.sig').forEach((box) => reachable.observe(box));
+  const boxes = document.querySelectorAll('mjx-container[display="true"], span.math, dt.sig');
+  const measure = (box) => {
+    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0; // both are rounded
+    else box.removeAttribute("tabindex");
+  };
+  const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => measure(target)));
+  boxes.forEach((box) => resized.observe(box));
+  // Until its font is there, a formula is wider than its box.
+  document.fonts.addEventListener("loadingdone", () => boxes.forEach(measure));
 });
