@@ -78,6 +78,22 @@ def test_minibatch_shows_what_bnlib_computes(figure: Open) -> None:
     assert np.allclose(ours["normalized"], y[:, 0], rtol=0, atol=1e-12)
 
 
+def test_a_choice_stands_on_the_line_of_its_name(figure: Open) -> None:
+    """And not in a fieldset, which each browser lays out in its own way."""
+    shown = figure("speed/gpu", "roofline")
+    assert shown.locator("fieldset, legend").count() == 0
+    groups = shown.get_by_role("radiogroup").all()
+    assert len(groups) == 2
+    for group in groups:
+        parts = group.locator("> *").all()
+        expect(group).to_have_accessible_name(parts[0].inner_text())
+        boxes = [part.bounding_box() for part in parts]
+        middles = [box["y"] + box["height"] / 2 for box in boxes]
+        assert max(middles) - min(middles) < 1
+        lefts = [box["x"] for box in boxes]
+        assert lefts == sorted(lefts)
+
+
 def test_a_finger_drags_without_scrolling_the_page(browser: Browser, site: str) -> None:
     phone = browser.new_context(
         viewport={"width": 360, "height": 780}, has_touch=True, is_mobile=True

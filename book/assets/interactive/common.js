@@ -1,5 +1,5 @@
 /* What the interactive figures share: a drawing as wide as its place, controls with names, numbers
-   that are heard. Each figure is a script of its own that calls bn.figure. */
+   that are heard. Each figure is a script that calls bn.figure. */
 "use strict";
 
 const bn = (() => {
@@ -66,7 +66,7 @@ const bn = (() => {
   class Figure {
     constructor(root) {
       this.root = root;
-      this.data = JSON.parse(root.querySelector("script[type='application/json']")?.textContent || "null");
+      this.data = JSON.parse(root.querySelector("script")?.textContent || "null");
       this.drawings = [];
       this.body = element("div", { class: "bn-body" });
       this.status = element("p", { class: "bn-status", role: "status" }); // heard, not seen
@@ -115,8 +115,8 @@ const bn = (() => {
     /* One of several: options are [[value, label], ...]. */
     choice(row, label, options, value, input) {
       const name = `bn-control-${++count}`;
-      const box = element("fieldset", { class: "bn-choice" }, row);
-      element("legend", {}, box, label);
+      const box = element("div", { class: "bn-choice", role: "radiogroup", "aria-labelledby": name }, row);
+      element("span", { id: name }, box, label);
       for (const [one, text] of options) {
         const holder = element("label", {}, box);
         const radio = element("input", { type: "radio", name, value: one }, holder);
@@ -198,8 +198,8 @@ const bn = (() => {
     /* A horizontal axis at height y: ticks are numbers, at the pixels that `pixel` gives. */
     axis(put, key, y, pixel, ticks, label, text = String) {
       const ends = ticks.map(pixel);
-      const [left, right] = [Math.min(...ends), Math.max(...ends)];
-      put("line", `${key}-axis`, { x1: left, x2: right, y1: y, y2: y, class: "bn-axis" });
+      const right = Math.max(...ends);
+      put("line", `${key}-axis`, { x1: Math.min(...ends), x2: right, y1: y, y2: y, class: "bn-axis" });
       for (const tick of ticks) {
         const x = pixel(tick);
         put("line", `${key}-tick-${tick}`, { x1: x, x2: x, y1: y, y2: y + 4, class: "bn-axis" });
