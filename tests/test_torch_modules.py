@@ -21,6 +21,7 @@ from bnlib.torch import (
     convert,
     restore,
 )
+from bnlib.torch.distributed import convert_sync
 
 OPTIONS = [
     {},
@@ -195,6 +196,35 @@ def test_copies_and_files_are_the_same_layer(device):
         assert other.num_batches_tracked == 2 and layer.num_batches_tracked == 1
         assert used(restore(other), x) is False and used(layer.train(), x)
         layer.num_batches_tracked -= 1
+
+
+@pytest.mark.parametrize("kind", ["torch", "own forward", "synchronized"])
+def test_a_replica_for_a_device_computes_with_what_it_holds_itself(kind):
+    """As torch.nn.DataParallel makes them, whose replicas are shallow copies with other tensors."""
+
+    def replicate(layer):
+        replica = layer._replicate_for_data_parallel()
+        for name, parameter in layer.named_parameters():
+            setattr(replica, name, 3 * parameter)
+        replica._buffers = {name: v.clone() for name, v in layer.named_buffers()}
+        return replica
+
+    theirs = Own(3) if kind == "own forward" else torch.nn.BatchNorm2d(3)
+    ours = (convert_sync if kind == "synchronized" else convert)(copy.deepcopy(theirs))
+    before = copy.deepcopy(ours.state_dict())
+    replicas = [replicate(replicate(layer)) for layer in (ours, theirs)]
+    (x, dy), *_ = batches("cpu", torch.float32, positions=(16, 16))
+    results = [replica(x) for replica in replicas]
+    assert_close(*([y.detach()] for y in results), 1e-5)
+    for y in results:
+        y.backward(dy)
+    assert_close(*([p.grad for p in layer.parameters()] for layer in (ours, theirs)), 1e-3)
+    assert_close(*(replica._buffers.values() for replica in replicas), 1e-5)
+    assert_close(ours.state_dict().values(), before.values(), 0)
+    far = 1e4 + x.detach()  # where torch loses digits
+    exact = replicate(theirs.double())(far.double())
+    assert (replicas[0](far) - exact).abs().max() < 1e-5
+    assert (restore(replicas[0])(far) - exact).abs().max() > 1e-5
 
 
 def test_functional_call_with_a_gradient_for_each_example(device):
@@ -426,10 +456,10 @@ def test_convert_changes_nothing_but_the_forward_pass_and_restore_turns_it_back(
         layer.weight.requires_grad_(False)
         before = dict(layer.__dict__), [id(v) for v in layer.state_dict(keep_vars=True).values()]
         assert convert(layer) is layer and type(layer) is getattr(torch.nn, name)
-        ours = vars(layer).pop("forward")
+        ours = {k: vars(layer).pop(k) for k in ("forward", "_replicate_for_data_parallel")}
         after = dict(layer.__dict__), [id(v) for v in layer.state_dict(keep_vars=True).values()]
         assert after == before
-        layer.forward = ours
+        vars(layer).update(ours)
         layer(torch.randn(2, 3, *[2] * (int(name[-2]) if name[-2] != "1" else 0)))
         assert calls == ["forward"]
         assert restore(layer) is layer and dict(layer.__dict__) == before[0]

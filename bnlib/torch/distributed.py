@@ -31,7 +31,7 @@ from bnlib.torch.functional import (
     _statistics,
     batch_norm,
 )
-from bnlib.torch.modules import _converted, _Forward, _Module, _names, _OwnForward
+from bnlib.torch.modules import _Forward, _Module, _names, _Ours, _ours, _OwnForward
 
 _CHANNELS = 256  # as many fit into the first message, 4 KiB
 _FIRST = 2 + 2 * _CHANNELS
@@ -362,11 +362,11 @@ def convert_sync(model: _Module, process_group: dist.ProcessGroup | None = None)
         if isinstance(layer, (SyncBatchNorm, torch.nn.SyncBatchNorm)):
             layer.process_group = process_group or layer.process_group
             layer.__class__ = SyncBatchNorm
-        elif isinstance(layer, _BatchNorm) and ("forward" not in vars(layer) or _converted(layer)):
-            forward: _SyncForward | _OwnForward = _SyncForward(layer, process_group)
+        elif isinstance(layer, _BatchNorm) and ("forward" not in vars(layer) or _ours(layer)):
+            ours: _Ours = _SyncForward(layer, process_group)
             if type(layer).forward is not _BatchNorm.forward:
-                forward = _OwnForward(layer, partial(sync_batch_norm, group=process_group))
-            vars(layer)["forward"] = forward.forward
+                ours = _OwnForward(layer, partial(sync_batch_norm, group=process_group))
+            ours.install()
         else:
             left.append(layer)
     if names := _names(left):

@@ -1,5 +1,6 @@
 """BatchNorm layers of torch that compute with `batch_norm`, and stay layers of torch."""
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -57,15 +58,39 @@ class BatchNormMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Forward:
-    """The forward pass of a layer whose class has that of torch.
+class _Ours:
+    """A forward pass of bnlib's, which lies in a layer itself, and not in its class.
 
-    It lies in the layer itself, not in its class: `type(layer)` is what tools look up in their
-    tables. It is an object, and not a function, so that copies and files of the layer have it too.
+    For `type(layer)` is what tools look up in their tables. It is an object, and not a function, so
+    that copies and files of the layer have it too.
     """
 
     def __init__(self, layer: _BatchNorm) -> None:
         self.layer = layer
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def install(self) -> None:
+        """Let the layer have it."""
+        vars(self.layer).update(forward=self.forward, _replicate_for_data_parallel=self.replicate)
+
+    def replicate(self) -> _BatchNorm:
+        """A replica of the layer for a device of `torch.nn.DataParallel`, with its own."""
+        ours = copy.copy(self)
+        ours.layer = type(self.layer)._replicate_for_data_parallel(self.layer)
+        ours.install()
+        return ours.layer
+
+
+def _ours(layer: torch.nn.Module) -> _Ours | None:
+    """The forward pass of bnlib's that the layer has."""
+    ours = getattr(vars(layer).get("forward"), "__self__", None)
+    return ours if isinstance(ours, _Ours) else None
+
+
+class _Forward(_Ours):
+    """The forward pass of a layer whose class has that of torch."""
 
     def forward(self, input: Tensor) -> Tensor:
         if _traced(input):
@@ -105,11 +130,12 @@ class _Forward:
 _Forward.forward.__wrapped__ = _BatchNorm.forward  # type: ignore[attr-defined] # for torch.jit.script
 
 
-class _OwnForward:
+class _OwnForward(_Ours):
     """The forward pass of a layer whose class has its own, in which `function` is called."""
 
     def __init__(self, layer: _BatchNorm, function: Callable[..., Tensor]) -> None:
-        self.layer, self.function = layer, function
+        super().__init__(layer)
+        self.function = function
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         run = type(self.layer).forward
@@ -137,7 +163,7 @@ class BatchNormReLU(torch.nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """max(0, BN(x) + residual), of the shape of x, as the residual is."""
-        ours = getattr(vars(self.norm).get("forward"), "__self__", None)
+        ours = _ours(self.norm)
         hooks = self.norm._forward_hooks or self.norm._forward_pre_hooks
         if isinstance(ours, _Forward) and not hooks and not _traced(x):
             return ours.fused(x, residual, True)
@@ -194,9 +220,9 @@ def convert(model: _Module) -> _Module:
     for layer in layers:
         if "forward" not in vars(layer):
             own = type(layer).forward is not _BatchNorm.forward
-            forward = _OwnForward(layer, batch_norm) if own else _Forward(layer)
-            vars(layer)["forward"] = forward.forward
-    if not any(map(_converted, layers)):
+            ours = _OwnForward(layer, batch_norm) if own else _Forward(layer)
+            ours.install()
+    if not any(map(_ours, layers)):
         left = _names(model.modules()) or "no BatchNorm layer"
         warnings.warn(
             f"convert changed nothing: there is {left} in the {type(model).__name__}; expected "
@@ -216,15 +242,9 @@ def restore(model: _Module) -> _Module:
         The model itself.
     """
     for layer in model.modules():
-        if _converted(layer):
-            del vars(layer)["forward"]
+        if _ours(layer):
+            del layer.forward, layer._replicate_for_data_parallel
     return model
-
-
-def _converted(layer: torch.nn.Module) -> bool:
-    """Whether the forward pass of the layer is one of bnlib's."""
-    ours = getattr(vars(layer).get("forward"), "__self__", None)
-    return isinstance(ours, (_Forward, _OwnForward))
 
 
 def _names(layers: Iterable[torch.nn.Module]) -> str:
