@@ -43,6 +43,17 @@ CUT_OFF = """() => {
   }).map((part) => part.outerHTML.slice(0, 200));
 }"""
 
+# A ground without what stands on it, which has gone to the next sheet whole.
+TORN = """() => {
+  const style = (part) => getComputedStyle(part), paper = style(document.body).backgroundColor;
+  const boxes = document.querySelectorAll("article :not(mjx-container *, svg *)");
+  return [...boxes].filter((box) => {
+    const {backgroundColor, breakInside} = style(box);
+    return breakInside === "auto" && !["rgba(0, 0, 0, 0)", paper].includes(backgroundColor)
+      && [...box.querySelectorAll("*")].some((part) => style(part).breakInside !== "auto");
+  }).map((box) => box.outerHTML.slice(0, 200));
+}"""
+
 
 def open_page(page: Page, site: str, name: str) -> None:
     page.goto(f"{site}/{name}.html")
@@ -56,7 +67,7 @@ def overflow(page: Page) -> int:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_is_for_everyone(page: Page, site: str, html: Path, name: str) -> None:
-    """Quiet, light, no wider than the screen, and without a finding of axe, in all four ways."""
+    """Quiet, light, whole on every screen and on paper, without a finding of axe in four ways."""
     if not AXE.is_file():
         pytest.skip("axe-core is not here: accessibility is not tested (npm brings it)")
     answers: list[Response] = []
@@ -74,6 +85,9 @@ def test_is_for_everyone(page: Page, site: str, html: Path, name: str) -> None:
         page.evaluate(TWO_FRAMES)  # in which page.js measures what shall scroll
         assert page.evaluate(CUT_OFF) == [], size
     page.wait_for_function(SCROLLED)
+    page.emulate_media(media="print")
+    assert page.evaluate(TORN) == []
+    page.emulate_media(media="screen")
 
     page.evaluate(AXE.read_text())
     page.evaluate(SIMPLIFY, name == CODE)
