@@ -1,7 +1,11 @@
 """The notebooks keep the book's rules; nbval, in the same run, executes them."""
 
+import os
 import re
 import statistics
+import subprocess
+import symtable
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from nbformat import NotebookNode
 
 PATHS = notebooks.chapters()
 HERE = "|".join(map(re.escape, [str(ROOT), str(Path.home()), tempfile.gettempdir()]))
+RECORDED = [path for path in PATHS if "experiments.study(" in path.read_text()]
 IMAGES = ("image/svg+xml", "image/png")
 # A result in the prose: a percentage, or a factor such as 2.8× (but not a size such as 3 × 100).
 RESULT = re.compile(r"(?<![\w.,-])\d[\d,]*(?:\.\d+)?(?= ?\\?%| ?×(?! ?\d))")
@@ -33,6 +38,15 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 def claims(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in code_cells(notebook) if "claim" in cell.metadata.get("tags", [])]
+
+
+def target(notebook: NotebookNode, claim: NotebookNode) -> str:
+    """The name in the Markdown cell before a claim, to which others link."""
+    before = notebook.cells[notebook.cells.index(claim) - 1]
+    found = re.search(r"^\((claim-[\w-]+)\)=$", before.source, re.MULTILINE)
+    assert before.cell_type == "markdown", claim.source
+    assert found, f"no target (claim-...)= before: {claim.source}"
+    return found[1]
 
 
 def output_text(cell: NotebookNode) -> str:
@@ -86,11 +100,73 @@ def test_claims_are_assertions_with_evidence(notebook: NotebookNode) -> None:
     for claim in claims(notebook):
         assert "assert" in claim.source
         assert output_text(claim).startswith("✓ ")
-        before = notebook.cells[notebook.cells.index(claim) - 1]
-        target = re.search(r"^\((claim-[\w-]+)\)=$", before.source, re.MULTILINE)
-        assert before.cell_type == "markdown", claim.source
-        assert target, f"no target (claim-...)= before: {claim.source}"
-        assert re.search(rf"{target[1]}(?![\w-])", evidence), f"evidence.md lacks {target[1]}"
+        name = target(notebook, claim)
+        assert re.search(rf"{name}(?![\w-])", evidence), f"evidence.md lacks {name}"
+
+
+def names(source: str) -> tuple[set[str], set[str]]:
+    """The global names that a cell assigns, and the others that it reads."""
+    cell = symtable.symtable(source, "cell", "exec")
+    symbols = cell.get_symbols()
+    assigned = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
+    read = {s.get_name() for s in symbols if s.is_referenced()}
+    inner = cell.get_children()  # functions, classes, comprehensions
+    while inner:
+        table = inner.pop()
+        read |= {s.get_name() for s in table.get_symbols() if s.is_global()}
+        inner += table.get_children()
+    return assigned, read - assigned
+
+
+def behind(claim: NotebookNode, cells: list[NotebookNode]) -> list[NotebookNode]:
+    """The claim, and before it the cells whose names it needs, and those that they need."""
+    found, (_, wanted) = [claim], names(claim.source)
+    for cell in reversed(cells[: cells.index(claim)]):
+        assigned, read = names(cell.source)
+        if assigned & wanted:
+            wanted = wanted - assigned | read
+            found.insert(0, cell)
+    return found
+
+
+def by_record(notebook: NotebookNode) -> dict[str, list[NotebookNode]]:
+    """The targets of the claims that rest on recorded studies alone, with the cells behind each."""
+    found = {}
+    for claim in claims(notebook):
+        cells = behind(claim, code_cells(notebook))
+        code = "\n".join(cell.source for cell in cells)
+        if "experiments.study(" in code and ".fit(" not in code:
+            found[target(notebook, claim)] = cells
+    return found
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
+def test_claims_hold_in_the_records(path: Path) -> None:
+    """In the full profile, where nothing else is trained: their lines are those of the page."""
+    notebook = nbformat.read(path, as_version=4)
+    found = by_record(notebook)
+    cells = [cell for cell in code_cells(notebook) if any(cell in part for part in found.values())]
+    code = ["from IPython.display import display", *(cell.source for cell in cells)]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)],
+        env={**os.environ, "BNLIB_PROFILE": "full", "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for name, (*_, claim) in found.items():
+        assert output_text(claim).strip() in done.stdout, f"{name}: not what the page shows"
+
+
+def test_what_the_tests_leave_out_is_named() -> None:
+    """What a claim says in the full profile alone rests on a record, or testing.md names it."""
+    left_out = set()
+    for path in PATHS:
+        notebook = nbformat.read(path, as_version=4)
+        more = {target(notebook, claim) for claim in claims(notebook) if "FULL" in claim.source}
+        left_out |= more - set(by_record(notebook) if path in RECORDED else ())
+    text = (ROOT / "book/reference/testing.md").read_text()
+    assert set(re.findall(r"\(#(claim-[\w-]+)\)", text)) == left_out
 
 
 def test_figures_have_alt_text(notebook: NotebookNode) -> None:
