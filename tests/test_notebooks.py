@@ -1,5 +1,6 @@
 """The notebooks keep the book's rules; nbval, in the same run, executes them."""
 
+import inspect
 import os
 import re
 import statistics
@@ -14,6 +15,7 @@ import notebooks
 import pytest
 import yaml
 from conftest import ROOT
+from joblib.externals.loky import process_executor
 from nbformat import NotebookNode
 
 PATHS = notebooks.chapters()
@@ -189,6 +191,15 @@ def test_results_in_the_prose_are_printed(notebook: NotebookNode) -> None:
                 assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d|\.\d)", known), (
                     f"no cell prints {number}, but the text says: {paragraph}"
                 )
+
+
+def test_a_worker_that_joblib_replaces_is_no_output() -> None:
+    """Its memory decides, and when it is looked at, which is a question of the machine's load."""
+    message = "A worker stopped while some jobs"
+    assert message in inspect.getsource(process_executor)
+    program = f"import warnings; warnings.warn({message + ' were given'!r})"
+    kernel = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (kernel.returncode, kernel.stderr) == (0, "")
 
 
 def test_is_in_the_table_of_contents() -> None:

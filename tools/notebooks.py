@@ -27,6 +27,10 @@ import importlib.util
 if importlib.util.find_spec("bnlib") is None:
     %pip install --quiet "batchnorm-book @ git+{url}@{branch}\""""
 
+# joblib says so when it replaces a worker whose memory has grown. No run is lost by it, and when
+# joblib looks is a question of the machine's load: kernels inherit that it is nothing to report.
+QUIET = {"PYTHONWARNINGS": "ignore:A worker stopped while some jobs:UserWarning"}
+
 
 def chapters() -> list[Path]:
     """Every notebook of the book."""
@@ -104,6 +108,7 @@ def execute(path: Path, profile: str, data: str) -> None:
 def main() -> None:
     from bnlib import mnist
 
+    os.environ.update(QUIET)
     profile = os.environ.setdefault("BNLIB_PROFILE", "full")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it would say about embedded digits is said here
