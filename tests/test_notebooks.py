@@ -22,6 +22,8 @@ PATHS = notebooks.chapters()
 HERE = "|".join(map(re.escape, [str(ROOT), str(Path.home()), tempfile.gettempdir()]))
 RECORDED = [path for path in PATHS if "experiments.study(" in path.read_text()]
 IMAGES = ("image/svg+xml", "image/png")
+SUPERSCRIPT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+LINK = re.compile(r"\(#(claim-[\w-]+)\)")
 # A result in the prose: a percentage, or a factor such as 2.8× (but not a size such as 3 × 100).
 RESULT = re.compile(r"(?<![\w.,-])\d[\d,]*(?:\.\d+)?(?= ?\\?%| ?×(?! ?\d))")
 
@@ -169,6 +171,50 @@ def test_what_the_tests_leave_out_is_named() -> None:
         left_out |= more - set(by_record(notebook) if path in RECORDED else ())
     text = (ROOT / "book/reference/testing.md").read_text()
     assert set(re.findall(r"\(#(claim-[\w-]+)\)", text)) == left_out
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers of a text or a program, without signs: 10⁻⁶ is 1e-6, and 10,000 is 10000."""
+    text = re.sub(r"10([⁻⁰-⁹¹²³]+)", lambda m: f"1e{m[1].translate(SUPERSCRIPT)}", text)
+    text = re.sub(r"(?<!\d)10\^\{?(-?\d+)\}?", r"1e\1", text)
+    text = re.sub(r"(?<=\d)(?:,|_|\{,\})(?=\d{3})", "", text)
+    return re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?", text)
+
+
+def stands_in(number: str, others: list[str]) -> bool:
+    """Whether one of the others is this number to its last digit, or as a percentage of 1."""
+    digits = len(number.partition(".")[2])
+    if "e" in number:
+        return any(float(other) == float(number) for other in others)
+    known = [float(other) * unit for other in others for unit in (1, 100)]
+    return any(round(value, digits) == float(number) for value in known)
+
+
+def test_numbers_in_the_evidence_are_those_of_the_claims() -> None:
+    """Each stands in the sentence, the assertion or the output of a claim that it is linked to."""
+    known: dict[str, list[str]] = {}
+    for path in set(PATHS) - set((ROOT / "book/mnist").iterdir()):
+        notebook = nbformat.read(path, as_version=4)
+        for claim in claims(notebook):
+            name = target(notebook, claim)
+            before = notebook.cells[notebook.cells.index(claim) - 1].source
+            sentence = before.partition(f"({name})=")[2]
+            known[name] = numbers("\n".join([sentence, claim.source, output_text(claim)]))
+    missing = []
+    for row in (ROOT / "book/reference/evidence.md").read_text().splitlines():
+        linked = [name for name in LINK.findall(row) if name in known]
+        if not row.startswith("|") or not linked:
+            continue
+        cells = row.strip("| ").split(" | ")
+        parts = [(cells[0], linked)] if "this book" in cells else []
+        # What follows a link is about its claim; so is what stands before the first.
+        for part in re.split(r"(?=\[[^\[\]]*\]\(#claim)", cells[-1]):
+            parts.append((part, LINK.findall(part) or linked[:1]))
+        for part, names in parts:
+            part = re.sub(r"\{cite[^}]*\}`[^`]*`|\(#claim[^)]*\)", "", part)
+            found = sum((known[name] for name in names), [])
+            missing += [(names, n, part) for n in numbers(part) if not stands_in(n, found)]
+    assert not missing, "\n".join(map(str, missing))
 
 
 def test_figures_have_alt_text(notebook: NotebookNode) -> None:
