@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from conftest import ROOT
 from pdf import PAGES
-from playwright.sync_api import Page, Response, expect
+from playwright.sync_api import Page, Response, Route, expect
 
 MB = 1e6
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -52,6 +52,12 @@ TORN = """() => {
     return breakInside === "auto" && !["rgba(0, 0, 0, 0)", paper].includes(backgroundColor)
       && [...box.querySelectorAll("*")].some((part) => style(part).breakInside !== "auto");
   }).map((box) => box.outerHTML.slice(0, 200));
+}"""
+
+COUNT_SHIFTS = """() => {
+  window.shifted = 0;
+  new PerformanceObserver((seen) => seen.getEntries().forEach(({value}) => { shifted += value; }))
+    .observe({type: "layout-shift"});
 }"""
 
 
@@ -104,6 +110,27 @@ def weight(html: Path, url: str) -> int:
     """Bytes of a file as a web server sends it."""
     content = (html / unquote(urlsplit(url).path.lstrip("/"))).read_bytes()
     return len(content) if url.endswith(".woff2") else len(gzip.compress(content))
+
+
+def test_text_stays_where_it_is_when_its_type_comes(page: Page, site: str) -> None:
+    """On average: a paragraph may have a line more or less, and where is the luck of the page."""
+    held: list[Route] = []
+    page.route("**/fonts/source-*", lambda route: held.append(route))
+    shifts = []
+    for name in "book/index", "book/idea/convolution", "book/mnist/accelerated", "book/speed/cpu":
+        for size in WIDE, NARROW:
+            page.set_viewport_size(size)
+            page.goto(f"{site}/{name}.html", wait_until="domcontentloaded")
+            page.evaluate("window.MathJax?.startup.promise")
+            page.evaluate(TWO_FRAMES)
+            assert page.evaluate("document.fonts.status") == "loading"
+            page.evaluate(COUNT_SHIFTS)
+            while page.evaluate("document.fonts.status") == "loading":
+                while held:
+                    held.pop().continue_()
+            page.evaluate(TWO_FRAMES)
+            shifts.append(page.evaluate("shifted"))
+    assert sum(shifts) / len(shifts) < 0.05, shifts
 
 
 def test_a_formula_is_heard(page: Page, site: str) -> None:
