@@ -158,8 +158,13 @@ OTHER_WRONG_ANSWERS = {
     ),
     "im2col: a size fixed, so that the shape is wrong in a property": (
         "im2col",
-        lambda image, size: mnist.im2col_in_loops(image, 2),
-        r"of one pixel, rows must be the pixels; yours has the shape \(12, 4\) there, and not \(20",
+        lambda image, size: mnist.im2col_in_loops(image, 4),
+        r"of one pixel, rows must be the pixels; yours has the shape \(12, 16\) there, and not",
+    ),
+    "steps-to: right but for the first, which is no typical mistake": (
+        "steps-to",
+        lambda steps, accuracy, target: steps[1:][accuracy[1:] >= target][0],
+        r"it must be the first of the steps; yours is off by up to \S+\.$",
     ),
     "any-rank: matrices alone": (
         "any-rank",

@@ -381,18 +381,23 @@ def _compare_values(exercise: Exercise, arguments: dict[str, Any], got: list[Any
 
 
 def _diagnosis(exercise: Exercise, arguments: dict[str, Any], got: list[Any]) -> str:
-    """The typical mistake that gives just these values, in words; nothing where there is none."""
-    for words, mistake in exercise.mistakes.items():
-        wrongs = _rights(exercise, mistake, arguments)
-        if all(
+    """The typical mistake that gives just these values, in words; nothing where there is none.
+
+    Right values, of an answer that fails elsewhere, say nothing of how it fails.
+    """
+
+    def gives(function: Callable[..., Any]) -> bool:
+        return all(
             isinstance(value, np.ndarray)
             and value.dtype.kind in "fiu"
-            and value.shape == wrong.shape
-            and np.allclose(value, wrong, rtol=exercise.tolerance, atol=1e-12, equal_nan=True)
-            for value, wrong in zip(got, wrongs, strict=True)
-        ):
-            return _named(words)
-    return ""
+            and value.shape == one.shape
+            and np.allclose(value, one, rtol=exercise.tolerance, atol=1e-12, equal_nan=True)
+            for value, one in zip(got, _rights(exercise, function, arguments), strict=True)
+        )
+
+    if gives(exercise.reference):
+        return ""
+    return next((_named(it) for it, mistake in exercise.mistakes.items() if gives(mistake)), "")
 
 
 def _named(words: str) -> str:

@@ -42,15 +42,18 @@ def _moved(value: np.ndarray, velocity: np.ndarray, lr: float) -> tuple[np.ndarr
 
 
 def _pixels(rng: np.random.Generator) -> dict[str, Any]:
-    return {"x": rng.uniform(0, rng.uniform(2, 9), (rng.integers(30, 40), rng.integers(8, 20)))}
+    """Inputs that are not standardized, some of them negative."""
+    high, shape = rng.uniform(2, 9), (rng.integers(30, 40), rng.integers(8, 20))
+    return {"x": rng.uniform(-1, high, shape)}
 
 
 def _climb(rng: np.random.Generator) -> dict[str, Any]:
     """A curve that is at its target early, falls below it, comes back, and falls once more."""
     accuracy = np.sort(rng.uniform(0.1, 0.98, 30))
     accuracy[rng.integers(4, 9)] = accuracy[20]
-    accuracy[12], accuracy[25] = accuracy[20] - 0.001, accuracy[20] - 0.05
-    target = accuracy[20] - 0.0008 * rng.integers(2)  # reached, or passed: then 12 is nearer
+    accuracy[25] = accuracy[20] - 0.05
+    accuracy[[3, 12]] = accuracy[20] - 0.001
+    target = accuracy[20] - 0.0008 * rng.integers(2)  # reached, or passed: then 3 is nearer
     return {"steps": np.cumsum(rng.integers(100, 900, 30)), "accuracy": accuracy, "target": target}
 
 
@@ -67,6 +70,7 @@ def _two_nets(rng: np.random.Generator) -> dict[str, Any]:
     plain, other = np.sort(rng.uniform(0.5, 0.9, (2, 4, 20)), axis=-1)
     goals = rng.uniform(0.91, 0.95, 4)
     plain[:, 14] = plain[:, 17] = goals  # the best comes twice, and before the end
+    other[:, 0] = goals - 1e-6
     other[0, 0] = goals[0]
     other[1, rng.integers(1, 8)] = goals[1]  # reached, not passed
     other[2, rng.integers(1, 8)], other[2, 12] = goals[2] + 0.01, goals[2]
@@ -197,6 +201,10 @@ EXERCISES = (
                 answer().sum(axis=1),
                 np.zeros(len(logits)),
             ),
+            "it must work where no example is of the last class": lambda answer, logits, labels: (
+                answer(labels=0 * labels),
+                _surplus(logits, 0 * labels) / len(logits),
+            ),
         },
         mistakes={
             "the sum over the batch is differentiated, not the average": _surplus,
@@ -281,7 +289,13 @@ EXERCISES = (
         _climb,
         lambda steps, accuracy, target: int(steps[np.flatnonzero(accuracy >= target)[0]]),
         ["steps"],
-        mistakes={
+        {
+            "for the target 0, it must be the first of the steps": lambda answer, steps, **_: (
+                answer(target=0.0),
+                steps[0],
+            ),
+        },
+        {
             "the index is returned, not the step": lambda steps, accuracy, target: int(
                 np.argmax(accuracy >= target)
             ),
@@ -389,7 +403,7 @@ EXERCISES = (
     Exercise(
         "im2col",
         f'"A convolution is a product of matrices" in {_CNN}',
-        lambda rng: {"image": rng.normal(size=(5, 4)), "size": 2},
+        lambda rng: {"image": rng.normal(size=(7, 6)), "size": 4},
         _rows,
         ["rows"],
         {
@@ -441,6 +455,10 @@ EXERCISES = (
             "28 rows must become 14 with size 3, stride 2 and padding 1": lambda answer, **_: (
                 answer(height=28, size=3, stride=2, padding=1),
                 14,
+            ),
+            "11 rows must become 4 with size 4, stride 3 and padding 1": lambda answer, **_: (
+                answer(height=11, size=4, stride=3, padding=1),
+                4,
             ),
             "a kernel as large as the image must give one row": lambda answer, **_: (
                 answer(height=7, size=7, stride=2, padding=0),
@@ -661,7 +679,13 @@ EXERCISES = (
             accuracy.min(axis=0) > _bound(accuracy, points)
         ].max(),
         ["the rate"],
-        mistakes={
+        {
+            "with points = 1, it must be the last of the rates": lambda answer, rates, **_: (
+                answer(points=1.0),
+                rates[-1],
+            ),
+        },
+        {
             "the median seed has to be good, not every seed": lambda rates, accuracy, points: rates[
                 np.median(accuracy, axis=0) > _bound(accuracy, points)
             ].max(),

@@ -30,11 +30,12 @@ def _by_shift(x: np.ndarray, k: np.ndarray | float) -> tuple[np.ndarray, np.ndar
 
 
 def _given_statistics(rng: np.random.Generator) -> dict[str, Any]:
-    """A float32 mini-batch at 10,000 standard deviations, with its own mean and variance."""
+    """A float32 mini-batch at 10,000 standard deviations, with statistics near its own."""
     x = rng.normal(rng.uniform(8e3, 12e3, 4), 1, (int(rng.integers(20, 40)), 4)).astype(np.float32)
     gamma, beta = rng.normal(size=(2, 4)).astype(np.float32)
-    mean, var = x.mean(axis=0, dtype=np.float64), x.var(axis=0, dtype=np.float64)
-    return {"x": x, "mean": mean, "var": var, "gamma": gamma, "beta": beta, "eps": 1e-5}
+    mean, var = rng.normal(x.mean(axis=0, dtype=np.float64), 0.1), rng.uniform(0.5, 2, 4)
+    eps = rng.uniform(0.05, 0.5)
+    return {"x": x, "mean": mean, "var": var, "gamma": gamma, "beta": beta, "eps": eps}
 
 
 def _line(x: np.ndarray, k: Any, a: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -239,9 +240,11 @@ EXERCISES = (
         ),
         ["y"],
         {
-            "the mean of every column of y must be beta": lambda answer, beta, **_: (
-                answer().mean(axis=0, dtype=np.float64),
-                beta,
+            "where mean is that of the column, the mean of every column of y must be beta": (
+                lambda answer, x, beta, **_: (
+                    answer(mean=x.mean(axis=0, dtype=np.float64)).mean(axis=0),
+                    beta,
+                )
             ),
         },
         {

@@ -261,6 +261,9 @@ ANSWERS = {
             "the largest logit of the batch is subtracted": lambda logits, labels: (
                 (softmax(logits, logits.max()) - np.eye(logits.shape[1])[labels]) / len(labels)
             ),
+            "as many classes as the labels show": lambda logits, labels: (
+                (softmax(logits) - np.eye(labels.max() + 1)[labels]) / len(labels)
+            ),
             "large logits are cut off": lambda logits, labels: loss_gradient_by_index(
                 np.minimum(logits, 700), labels
             ),
@@ -299,6 +302,9 @@ ANSWERS = {
         },
         "wrong": {
             "the square of the mean": lambda x: math.sqrt(2 / x.shape[1]) / x.mean(),
+            "the ReLU is laid over the inputs": lambda x: math.sqrt(
+                2 * len(x) / (np.maximum(x, 0) ** 2).sum()
+            ),
             "variances of single features": lambda x: math.sqrt(2 / x.var(0).sum()),
             "the variance behind the ReLU, not the mean square": lambda x: math.sqrt(
                 2 / (1 - 1 / math.pi) / (x.shape[1] * np.mean(x**2))
@@ -319,6 +325,9 @@ ANSWERS = {
             "the nearest accuracy": lambda steps, accuracy, target: steps[
                 np.argmin(abs(accuracy - target))
             ],
+            "from the second evaluation on": lambda steps, accuracy, target: first_step_in_a_loop(
+                steps[1:], accuracy[1:], target
+            ),
             "by bisection": lambda steps, accuracy, target: steps[
                 bisect.bisect_left(accuracy, target)
             ],
@@ -366,6 +375,9 @@ ANSWERS = {
         "wrong": {
             "the last time of plain's best": lambda steps, plain, other: times_fewer_by_index(
                 steps, plain, other, plain_at=last_true(plain == plain.max(1, keepdims=True))
+            ),
+            "a hundredth of a point is missing": lambda steps, plain, other: (
+                times_fewer_seed_by_seed(steps, plain, other + 1e-4)
             ),
             "above, not at least": lambda steps, plain, other: times_fewer_by_index(
                 steps, plain, other, other_at=(other > plain.max(1, keepdims=True)).argmax(1)
@@ -458,6 +470,9 @@ ANSWERS = {
                 for j in range(image.shape[1] - size + 1)
                 for i in range(image.shape[0] - size + 1)
             ],
+            "moved by half a window": lambda image, size: np.lib.stride_tricks.sliding_window_view(
+                image, (size, size)
+            )[:: max(1, size // 2), :: max(1, size // 2)].reshape(-1, size * size),
             "windows of two pixels, whatever the size": lambda image, size: im2col_in_loops(
                 image, 2
             ),
@@ -479,6 +494,9 @@ ANSWERS = {
             ),
             "the padding is taken for half of the kernel": lambda height, size, stride, padding: (
                 (height - 1) // stride + 1
+            ),
+            "kernels are taken to be odd": lambda height, size, stride, padding: (
+                (height + 2 * padding - size // 2 * 2 - 1) // stride + 1
             ),
             "a quotient, which is a float": lambda height, size, stride, padding: (
                 (height + 2 * padding - size) / stride + 1
@@ -628,6 +646,9 @@ ANSWERS = {
             "up to the first failure": largest_rate_until_the_first_failure,
             "at least, not above": lambda rates, accuracy, points: largest_usable(
                 rates, accuracy.min(0) >= np.median(accuracy, 0).max() - points
+            ),
+            "up to the last but one": lambda rates, accuracy, points: largest_rate_from_above(
+                rates[:-1], accuracy[:, :-1], points
             ),
             "all but one seed": lambda rates, accuracy, points: largest_usable(
                 rates,
