@@ -29,7 +29,7 @@ def _traced(x: Any) -> bool:
 class BatchNormMode(TorchFunctionMode):
     """Within it, `torch.nn.functional.batch_norm` is `bnlib.torch.batch_norm`, for any layer.
 
-    That is for layers whose class calls the function by itself, whoever wrote it:
+    That is for layers whose class calls the function by itself, whoever wrote it::
 
         with BatchNormMode():
             y = model(x)
