@@ -39,7 +39,7 @@ class Cache:
         var: biased batch variance (1/m), (C,), float64, in units of x².
         count: m, the number of values of a channel.
         inv_std: 1 / sqrt(var + eps), (C,), float64.
-        gamma: the scale, (C,), or None.
+        gamma: the scale, (C,), or None; a copy, since an optimizer may change it.
         has_beta: whether there was a beta.
         sweep: how x is read, with what float32 needs to hold it; None for a small mini-batch.
         centered: x - mean in float64, (m, C), for a small mini-batch; None for a large one.
@@ -111,7 +111,7 @@ def batch_norm_train(
         mean, var = _statistics(sweep, x)
         inv_std = 1 / np.sqrt(var + eps)
         _normalize(sweep, x, mean, inv_std if gamma is None else inv_std * gamma, beta, y)
-    return y, Cache(x, mean, var, count, inv_std, gamma, beta is not None, sweep)
+    return y, Cache(x, mean, var, count, inv_std, _copy(gamma), beta is not None, sweep)
 
 
 def batch_norm_backward(
@@ -299,7 +299,8 @@ def _train_small(
     if beta is not None:
         z += beta
     _store(z, y)
-    return Cache(x, mean, var, len(centered), inv_std, gamma, beta is not None, centered=centered)
+    count, gamma = len(centered), _copy(gamma)
+    return Cache(x, mean, var, count, inv_std, gamma, beta is not None, centered=centered)
 
 
 def _backward_small(
@@ -317,6 +318,10 @@ def _backward_small(
     z *= a
     _store(z, dx)
     return dgamma, dbeta
+
+
+def _copy(gamma: np.ndarray | None) -> np.ndarray | None:
+    return None if gamma is None else gamma.copy()
 
 
 def _rows(x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Layers for small networks: each has a forward and a backward pass, written out.
 
 `forward` keeps what `backward` needs; `backward` takes dy, the derivative of the loss with respect
-to the output, adds to the gradients of its parameters, and returns dx.
+to the output, adds to the gradients of its parameters, and returns dx. Each backward pass has a
+forward pass of its own before it: a layer that stands at two places of a network raises.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,14 +31,28 @@ class Layer:
     """What all layers share: parameters, and a switch between training and inference."""
 
     training = True
+    _kept: tuple[tuple[int, ...], Any] | None = None  # shape of y, and what backward needs
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """The output y."""
         raise NotImplementedError
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        """dx, from dy; call it once after each forward pass in training."""
+        """dx, from dy; call it at most once after each forward pass."""
         raise NotImplementedError
+
+    def _take(self, dy: np.ndarray) -> Any:
+        """What the forward pass kept for the backward pass from dy, which is then gone."""
+        if self._kept is None:
+            raise RuntimeError(
+                f"backward of {type(self).__name__} without a forward pass of its own before it: "
+                "it comes once after each, and a layer stands at one place of a network only"
+            )
+        shape, kept = self._kept
+        if dy.shape != shape:
+            raise ValueError(f"dy has shape {dy.shape}; expected {shape}, the shape of y")
+        self._kept = None
+        return kept
 
     def parameters(self) -> list[Parameter]:
         """The parameters of the layer, none by default."""
@@ -73,24 +88,22 @@ class _Weighted(Layer):
         self.bias = Parameter(np.zeros(shape[0], dtype)) if bias else None
         self.needs_dx = needs_dx
 
-    def _matrix(self) -> np.ndarray:
-        """W as a matrix, (outputs, inputs); a view."""
-        return self.weight.value.reshape(len(self.weight.value), -1)
-
-    def _product(self, rows: np.ndarray) -> np.ndarray:
-        """rows Wᵀ + b, (M, outputs), for rows of inputs, (M, inputs)."""
-        self._rows = rows
-        y: np.ndarray = rows @ self._matrix().T
+    def _product(self, rows: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray | None]]:
+        """rows Wᵀ + b, (M, outputs), for rows of inputs, (M, inputs); and what backward needs."""
+        matrix = self.weight.value.reshape(len(self.weight.value), -1)  # (outputs, inputs), a view
+        y: np.ndarray = rows @ matrix.T
         if self.bias is not None:
             y += self.bias.value
-        return y
+        return y, (rows, matrix.copy() if self.needs_dx else None)  # W may change before backward
 
-    def _product_backward(self, dy: np.ndarray) -> np.ndarray | None:
+    def _product_backward(
+        self, dy: np.ndarray, rows: np.ndarray, matrix: np.ndarray | None
+    ) -> np.ndarray | None:
         """From dy, (M, outputs), the derivatives of the rows, or None where none are needed."""
-        self.weight.grad += (dy.T @ self._rows).reshape(self.weight.value.shape)
+        self.weight.grad += (dy.T @ rows).reshape(self.weight.value.shape)
         if self.bias is not None:
-            self.bias.grad += dy.sum(0)
-        return dy @ self._matrix() if self.needs_dx else None
+            self.bias.grad += dy.sum(0, dtype=np.result_type(dy, np.float32))
+        return None if matrix is None else dy @ matrix
 
     def parameters(self) -> list[Parameter]:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
@@ -143,14 +156,14 @@ class Linear(_Weighted):
         inputs = self.weight.value.shape[1]
         if x.ndim != 2 or x.shape[1] != inputs:
             raise ValueError(f"x has shape {x.shape}; expected (N, {inputs})")
-        return self._product(x)
+        y, used = self._product(x)
+        self._kept = y.shape, used
+        return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        expected = len(self._rows), len(self.weight.value)
-        if dy.shape != expected:
-            raise ValueError(f"dy has shape {dy.shape}; expected {expected}")
-        dx = self._product_backward(dy)
-        return _not_computed(self._rows.shape, dy.dtype) if dx is None else dx
+        x, matrix = self._take(dy)
+        dx = self._product_backward(dy, x, matrix)
+        return _not_computed(x.shape, dy.dtype) if dx is None else dx
 
 
 class Conv2d(_Weighted):
@@ -217,22 +230,21 @@ class Conv2d(_Weighted):
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, around), (size, size), (2, 3))
         windows = windows[:, :, :: self.stride, :: self.stride]  # (N, C, H', W', K, K), a view
         n, _, h, w = windows.shape[:4]
-        self._x_shape, self._y_shape = x.shape, (n, outputs, h, w)
         rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, -1)  # a copy
-        y = self._product(rows)  # (N·H'·W', O)
+        y, used = self._product(rows)  # (N·H'·W', O)
+        self._kept = (n, outputs, h, w), (x.shape, used)
         return np.ascontiguousarray(y.reshape(n, h, w, outputs).transpose(0, 3, 1, 2))
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        if dy.shape != self._y_shape:
-            raise ValueError(f"dy has shape {dy.shape}; expected {self._y_shape}")
+        x_shape, used = self._take(dy)
         outputs, inputs, size, _ = self.weight.value.shape
         n, _, h, w = dy.shape
-        drows = self._product_backward(dy.transpose(0, 2, 3, 1).reshape(-1, outputs))
+        drows = self._product_backward(dy.transpose(0, 2, 3, 1).reshape(-1, outputs), *used)
         if drows is None:
-            return _not_computed(self._x_shape, dy.dtype)
+            return _not_computed(x_shape, dy.dtype)
         # Each value of x is in up to K·K windows; what comes back along all of them adds up.
         dwindows = drows.reshape(n, h, w, inputs, size, size).transpose(0, 3, 1, 2, 4, 5)
-        s, p, (height, width) = self.stride, self.padding, self._x_shape[2:]
+        s, p, (height, width) = self.stride, self.padding, x_shape[2:]
         dx = np.zeros((n, inputs, height + 2 * p, width + 2 * p), dy.dtype)
         for k, m in np.ndindex(size, size):
             dx[:, :, k : k + s * h : s, m : m + s * w : s] += dwindows[..., k, m]
@@ -263,16 +275,16 @@ class MaxPool2d(Layer):
         n, c, h, w = x.shape
         blocks = x.reshape(n, c, h // s, s, w // s, s).transpose(0, 1, 2, 4, 3, 5)
         blocks = blocks.reshape(n, c, h // s, w // s, s * s)
-        self._largest = blocks.argmax(axis=-1)[..., None]  # the first one, where several are equal
-        return np.take_along_axis(blocks, self._largest, axis=-1)[..., 0]
+        largest = blocks.argmax(axis=-1)[..., None]  # the first one, where several are equal
+        self._kept = largest.shape[:-1], largest
+        return np.take_along_axis(blocks, largest, axis=-1)[..., 0]
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        if dy.shape != self._largest.shape[:-1]:
-            raise ValueError(f"dy has shape {dy.shape}; expected {self._largest.shape[:-1]}")
+        largest = self._take(dy)
         n, c, h, w = dy.shape
         s = self.size
         blocks = np.zeros((n, c, h, w, s * s), dy.dtype)
-        np.put_along_axis(blocks, self._largest, dy[..., None], axis=-1)
+        np.put_along_axis(blocks, largest, dy[..., None], axis=-1)
         blocks = blocks.reshape(n, c, h, w, s, s).transpose(0, 1, 2, 4, 3, 5)
         return blocks.reshape(n, c, h * s, w * s)
 
@@ -281,11 +293,13 @@ class Flatten(Layer):
     """(N, C, H, W) to (N, C·H·W), for a linear layer after convolutions."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        self._shape = x.shape
-        return x.reshape(len(x), -1)
+        y = x.reshape(len(x), -1)
+        self._kept = y.shape, x.shape
+        return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        return dy.reshape(self._shape)
+        x_shape = self._take(dy)
+        return dy.reshape(x_shape)
 
 
 class BatchNorm(Layer):
@@ -333,8 +347,6 @@ class BatchNorm(Layer):
         self.gamma = Parameter(np.ones(channels, dtype)) if affine else None
         self.beta = Parameter(np.zeros(channels, dtype)) if affine else None
         self.running = running if track_running_stats else None
-        self._cache: Cache | None = None
-        self._frozen_x: np.ndarray | None = None  # input of the last forward pass in inference
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         if x.ndim < 2 or x.shape[1] != self.channels:
@@ -344,39 +356,47 @@ class BatchNorm(Layer):
             )
         gamma, beta = (None if p is None else p.value for p in (self.gamma, self.beta))
         if self.running is not None and not self.training:
-            self._cache, self._frozen_x = None, x
-            return batch_norm_inference(
+            y = batch_norm_inference(
                 x, self.running.mean, self.running.var, gamma, beta, eps=self.eps
             )
-        y, self._cache = batch_norm_train(x, gamma, beta, eps=self.eps)
-        self._frozen_x = None
+            # Copies: all of these may change before the backward pass.
+            mean, var = self.running.mean.copy(), self.running.var.copy()
+            self._kept = y.shape, (x, mean, var, None if gamma is None else gamma.copy(), self.eps)
+            return y
+        y, cache = batch_norm_train(x, gamma, beta, eps=self.eps)
+        self._kept = y.shape, cache
         if self.running is not None:
-            self.running.update(self._cache.mean, self._cache.var, self._cache.count)
+            self.running.update(cache.mean, cache.var, cache.count)
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        if self._cache is not None:
-            dx, dgamma, dbeta = batch_norm_backward(dy, self._cache)
-        elif self._frozen_x is not None:
-            dx, dgamma, dbeta = self._backward_frozen(dy, self._frozen_x)
+        kept = self._take(dy)
+        if isinstance(kept, Cache):
+            dx, dgamma, dbeta = batch_norm_backward(dy, kept)
         else:
-            raise RuntimeError("backward comes after a forward pass; there was none")
+            dx, dgamma, dbeta = self._backward_frozen(dy, *kept)
         if self.gamma is not None and self.beta is not None:
             self.gamma.grad += dgamma
             self.beta.grad += dbeta
         return dx
 
-    def _backward_frozen(self, dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    @staticmethod
+    def _backward_frozen(
+        dy: np.ndarray,
+        x: np.ndarray,
+        mean: np.ndarray,
+        var: np.ndarray,
+        gamma: np.ndarray | None,
+        eps: float,
+    ) -> tuple[np.ndarray, ...]:
         """With fixed statistics x_hat is linear in x: dx = dy · gamma · inv_std."""
-        if dy.shape != x.shape:
-            raise ValueError(f"dy has shape {dy.shape}; expected {x.shape}, the shape of x")
-        assert self.running is not None  # else it could not be frozen
-        x_hat = batch_norm_inference(x, self.running.mean, self.running.var, eps=self.eps)
-        slope = 1 / np.sqrt(self.running.var + self.eps)
-        if self.gamma is not None:
-            slope = slope * self.gamma.value
+        x_hat = batch_norm_inference(x, mean, var, eps=eps)
+        slope = 1 / np.sqrt(var + eps)
+        if gamma is not None:
+            slope = slope * gamma
         dx = (dy * slope.reshape(-1, *[1] * (x.ndim - 2))).astype(x.dtype)
         others = 0, *range(2, x.ndim)
+        dy = dy.astype(np.float64)  # float16 would overflow in the sums
         return dx, (dy * x_hat).sum(others), dy.sum(others)
 
     def parameters(self) -> list[Parameter]:
@@ -450,11 +470,13 @@ class Sigmoid(Layer):
     """
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        self._y: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * x)  # without overflow, to 3e-8
-        return self._y
+        y: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * x)  # without overflow, to 3e-8
+        self._kept = y.shape, y
+        return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        dx: np.ndarray = dy * self._y * (1 - self._y)
+        y = self._take(dy)
+        dx: np.ndarray = dy * y * (1 - y)
         return dx
 
 
@@ -462,11 +484,11 @@ class ReLU(Layer):
     """y = max(x, 0), so that dx = dy where x > 0, else 0."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        self._positive: np.ndarray = x > 0
+        self._kept = x.shape, x > 0
         return np.maximum(x, 0)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        dx: np.ndarray = dy * self._positive
+        dx: np.ndarray = dy * self._take(dy)
         return dx
 
 
@@ -491,15 +513,17 @@ class Dropout(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         if not self.training or self.rate == 0:
-            self._mask: np.ndarray | None = None
+            self._kept = x.shape, None
             return x
         keep = self._rng.random(x.shape, dtype=np.float32) >= self.rate
-        self._mask = (keep / (1 - self.rate)).astype(np.result_type(x, np.float16))
-        y: np.ndarray = x * self._mask
+        mask = (keep / (1 - self.rate)).astype(np.result_type(x, np.float16))
+        self._kept = x.shape, mask
+        y: np.ndarray = x * mask
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        return dy if self._mask is None else np.multiply(dy, self._mask)
+        mask = self._take(dy)
+        return dy if mask is None else np.multiply(dy, mask)
 
 
 class Sequential(Layer):
@@ -515,6 +539,7 @@ class Sequential(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         for layer in self.layers:
             x = layer.forward(x)
+        self._kept = x.shape, None
         return x
 
     def inputs(self, x: np.ndarray, indices: Sequence[int]) -> dict[int, np.ndarray]:
@@ -531,6 +556,7 @@ class Sequential(Layer):
             IndexError: there is no such layer.
         """
         found = {i: range(len(self.layers))[i] for i in indices}
+        self._kept = None  # what the layers keep is no longer of one forward pass
         inputs = []
         for layer in self.layers[: max(found.values(), default=-1) + 1]:
             inputs.append(x)
@@ -538,6 +564,7 @@ class Sequential(Layer):
         return {i: inputs[position] for i, position in found.items()}
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
+        self._take(dy)
         for layer in reversed(self.layers):
             dy = layer.backward(dy)
         return dy

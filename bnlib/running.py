@@ -6,6 +6,7 @@ several parts of the data, and `convert` moves them to another framework.
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,9 +185,9 @@ def precise(network: Any, batches: Iterable[np.ndarray]) -> None:
         \mathrm{Var}[x] = \frac{1}{K} \sum_k \tfrac{m}{m-1}\, \sigma_k^2
 
     A moving average remembers batches that older weights have seen. Here the network, in training
-    mode, processes K mini-batches, and all count the same. Only the running statistics change: the
-    momentum, the modes of the layers and, when something is raised, the statistics are afterward
-    as they were. A channel that has no finite value in any batch keeps what it had.
+    mode, processes K mini-batches, and all count the same. It is a copy that does: of the network
+    itself only the running statistics change, and when something is raised, nothing. A channel that
+    has no finite value in any batch keeps what it had.
 
     Args:
         network: a layer of `bnlib.nn`, or layers in layers. Those that have a `RunningStats` as
@@ -200,35 +201,27 @@ def precise(network: Any, batches: Iterable[np.ndarray]) -> None:
 
     Source: Ioffe & Szegedy 2015, algorithm 2; chapter "Inference".
     """
-    layers = _with_inner(network)
-    modes = [layer.training for layer in layers]
-    old = {
-        layer: layer.running
-        for layer in layers
+    copy = deepcopy(network)  # no mode, cache or generator of the network moves
+    pairs = [
+        (layer.running, its_copy)
+        for layer, its_copy in zip(_with_inner(network), _with_inner(copy), strict=True)
         if isinstance(getattr(layer, "running", None), RunningStats)
-    }
-    if not old:
+    ]
+    if not pairs:
         raise ValueError("network has no layer with running statistics")
-    try:
-        network.train()
-        for layer, stats in old.items():
-            layer.running = RunningStats(len(stats.mean), momentum=None)
-        for x in batches:
-            network(x)
-        if not all(layer.running.batches for layer in old):
-            raise ValueError("batches is empty; expected at least one mini-batch that is not")
-        for layer, stats in old.items():
-            new = layer.running
-            seen = new._updates > 0
-            mean, var = np.where(seen, new.mean, stats.mean), np.where(seen, new.var, stats.var)
-            stats.replace(mean, var, new.batches)
-            stats._updates[:] = new._updates
-    finally:
-        network.train(modes[0])
-        for layer, mode in zip(layers, modes, strict=True):
-            layer.training = mode
-        for layer, stats in old.items():
-            layer.running = stats
+    copy.train()
+    for stats, layer in pairs:
+        layer.running = RunningStats(len(stats.mean), momentum=None)
+    for x in batches:
+        copy(x)
+    if not all(layer.running.batches for _, layer in pairs):
+        raise ValueError("batches is empty; expected at least one mini-batch that is not")
+    for stats, layer in pairs:
+        new = layer.running
+        seen = new._updates > 0
+        mean, var = np.where(seen, new.mean, stats.mean), np.where(seen, new.var, stats.var)
+        stats.replace(mean, var, new.batches)
+        stats._updates[:] = new._updates
 
 
 def _with_inner(layer: Any) -> list[Any]:

@@ -83,9 +83,92 @@ def test_relu_has_no_gradient_at_zero():
     np.testing.assert_array_equal(layer.backward(np.ones(3)), [0, 0, 1])
 
 
-def test_backward_of_batch_norm_needs_a_forward_pass():
-    with pytest.raises(RuntimeError, match="backward comes after a forward pass; there was none"):
-        nn.BatchNorm(3).backward(np.ones((4, 3), np.float32))
+LAYERS = {  # each with the shape of an input
+    "Linear": (lambda: nn.Linear(3, 3, std=1, rng=rng()), (4, 3)),
+    "Conv2d": (lambda: nn.Conv2d(3, 3, 3, std=1, padding=1, rng=rng()), (2, 3, 4, 4)),
+    "MaxPool2d": (lambda: nn.MaxPool2d(1), (2, 3, 4, 4)),
+    "Flatten": (nn.Flatten, (4, 3)),
+    "BatchNorm": (lambda: nn.BatchNorm(3), (4, 3)),
+    "Sigmoid": (nn.Sigmoid, (4, 3)),
+    "ReLU": (nn.ReLU, (4, 3)),
+    "Dropout": (lambda: nn.Dropout(0.5, rng=rng()), (4, 3)),
+    "Sequential": (lambda: nn.Sequential(nn.ReLU()), (4, 3)),
+}
+
+
+def test_every_layer_is_among_those_tried():
+    layers = {k for k, v in vars(nn).items() if isinstance(v, type) and issubclass(v, nn.Layer)}
+    assert {k for k in layers if not k.startswith("_")} - {"Layer"} == set(LAYERS)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_each_backward_pass_has_a_forward_pass_of_its_own(name, training):
+    make, shape = LAYERS[name]
+    layer, x = make(), rng().normal(size=shape).astype(np.float32)
+    layer.train(training)
+    with pytest.raises(RuntimeError, match=f"backward of {name} without a forward pass"):
+        layer.backward(x)
+    dy = np.ones_like(layer(x))
+    with pytest.raises(ValueError, match=r"dy has shape \(7, 1\); expected \("):
+        layer.backward(np.ones((7, 1), np.float32))
+    layer.backward(dy)  # what was refused took nothing
+    with pytest.raises(RuntimeError, match=f"backward of {name} without a forward pass"):
+        layer.backward(dy)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_at_two_places_of_a_network_raises(name):
+    make, shape = LAYERS[name]
+    layer, x = make(), rng().normal(size=shape).astype(np.float32)
+    net = nn.Sequential(layer, nn.ReLU(), layer)
+    with pytest.raises(RuntimeError, match=f"backward of {name}.*one place of a network only"):
+        net.backward(np.ones_like(net(x)))
+
+
+def test_after_a_look_inside_a_network_needs_another_forward_pass():
+    """The layers would have kept what belongs to two passes."""
+    net = nn.Sequential(linear(), nn.ReLU(), nn.Linear(3, 2, std=1, rng=rng()))
+    x = rng().normal(size=(6, 5))
+    dy = np.ones_like(net(x))
+    net.inputs(x + 1, [1])
+    with pytest.raises(RuntimeError, match="backward of Sequential without a forward pass"):
+        net.backward(dy)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["Linear", "Conv2d", "BatchNorm"])
+def test_what_changes_after_the_forward_pass_does_not_count(name, training):
+    """Weights, statistics and eps: the gradient is that of what the forward pass computed."""
+    make, shape = LAYERS[name]
+    x, dy = rng().normal(size=(2, *shape)).astype(np.float32)
+    layer, changed = make(), make()
+    for one in layer, changed:
+        one.train(training)
+        one(x)
+    for parameter in changed.parameters():
+        parameter.value *= -3
+    if name == "BatchNorm":
+        changed.running.replace(np.full(3, 5), np.full(3, 7), 1)
+        changed.eps = 1
+    np.testing.assert_array_equal(changed.backward(dy), layer.backward(dy))
+    for a, b in zip(changed.parameters(), layer.parameters(), strict=True):
+        np.testing.assert_array_equal(a.grad, b.grad)
+
+
+def test_gradients_of_float16_are_summed_with_more_digits():
+    """2,048 · 64 is 131,072, which float16 does not reach; its parameters are float32."""
+    layer = nn.BatchNorm(2)
+    layer.eval()
+    x, dy = np.ones((2048, 2), np.float16), np.full((2048, 2), 64, np.float16)
+    layer(x)
+    assert layer.backward(dy).dtype == np.float16
+    np.testing.assert_array_equal(layer.beta.grad, [131072, 131072])
+    np.testing.assert_allclose(layer.gamma.grad, 131072, rtol=1e-3)  # x_hat has float16's digits
+    linear = nn.Linear(2, 2, std=1, rng=rng(), dtype=np.float16)
+    linear(x)
+    linear.backward(np.full((2048, 2), 2 + 2**-9, np.float16))
+    np.testing.assert_array_equal(linear.bias.grad, [4100, 4100])  # 4,096 if added in float16
 
 
 def test_a_first_layer_can_save_dx():
@@ -417,9 +500,9 @@ def test_a_frozen_layer_keeps_dtype_and_checks_dy():
     layer = nn.BatchNorm(3)
     layer.eval()
     layer(np.ones((4, 3), np.float32))
-    assert layer.backward(np.ones((4, 3), np.float32)).dtype == np.float32
     with pytest.raises(ValueError, match=r"dy has shape \(1, 3\); expected \(4, 3\)"):
         layer.backward(np.ones((1, 3), np.float32))
+    assert layer.backward(np.ones((4, 3), np.float32)).dtype == np.float32
 
 
 def test_the_gradient_belongs_to_the_last_forward_pass():
@@ -489,6 +572,7 @@ def test_conv2d_adds_to_its_gradients_keeps_float32_and_can_save_dx():
     assert y.dtype == np.float32 and y.shape == (2, 2, 3, 3)
     dx = layer.backward(np.ones_like(y))
     once = layer.weight.grad.copy()
+    layer(x)
     layer.backward(np.ones_like(y))
     np.testing.assert_allclose(layer.weight.grad, 2 * once, rtol=1e-6)
     assert dx.shape == x.shape and np.isnan(dx).all()

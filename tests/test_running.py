@@ -309,12 +309,13 @@ def test_precise_keeps_a_frozen_layer_frozen_in_a_network_in_training():
     assert what_stays(net, followed) == before
 
 
-def test_precise_switches_back_what_it_cannot_see():
+def test_precise_leaves_what_it_cannot_see_as_it_was():
     class Hidden(nn.Layer):
         """Not iterable; but it passes its mode on."""
 
-        inner = nn.ReLU()
-        forward = inner.forward
+        def __init__(self):
+            self.inner = nn.ReLU()
+            self.forward = self.inner.forward
 
         def train(self, mode=True):
             self.training = self.inner.training = mode
@@ -323,6 +324,18 @@ def test_precise_switches_back_what_it_cannot_see():
     net.eval()
     precise(net, batches())
     assert not net[1].inner.training
+
+
+def test_precise_moves_no_generator_and_nothing_that_a_backward_pass_needs():
+    def made():
+        gen = np.random.default_rng(5)
+        net = nn.Sequential(nn.BatchNorm(3, dtype=np.float64), nn.Dropout(0.5, rng=gen), nn.ReLU())
+        return net, gen, net(batches(1)[0])
+
+    (net, gen, y), (other, other_gen, _) = made(), made()
+    precise(net, batches())
+    assert gen.bit_generator.state == other_gen.bit_generator.state
+    np.testing.assert_array_equal(net.backward(y), other.backward(y))
 
 
 def test_precise_of_one_layer():
