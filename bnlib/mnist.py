@@ -1,11 +1,11 @@
 """The MNIST digits: found or fetched, verified, and never half-read.
 
-`load` takes the first of these places that holds four files with the right checksums:
+`load` takes the first of these places that holds four files with the right content:
 
 1. the folder that the environment variable ``BNLIB_DATA`` names, laid out as torchvision does it
    (``MNIST/raw/train-images-idx3-ubyte.gz`` and so on, gzipped or plain); it is never modified;
 2. the cache: the folder ``BNLIB_CACHE``, or ``batchnorm-book`` in the user's cache folder;
-3. a download by torchvision, which is then kept in the cache;
+3. a download from one of two mirrors, which is then kept in the cache;
 4. 5,000 real MNIST digits that come with this package, with a warning that says so.
 
 ``BNLIB_DATA=embedded`` takes the embedded digits on purpose, without the warning.
@@ -18,41 +18,41 @@ import hashlib
 import io
 import math
 import os
-import socket
 import struct
 import sys
 import tempfile
+import time
+import urllib.request
 import warnings
+import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Gzipped: as TensorFlow Datasets publishes them. Plain: of what those unpack to.
+# sha256 of what each file holds, unpacked.
 _FULL = """
-440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609  train-images-idx3-ubyte.gz
 ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db  train-images-idx3-ubyte
-3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c  train-labels-idx1-ubyte.gz
 65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5  train-labels-idx1-ubyte
-8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6  t10k-images-idx3-ubyte.gz
 0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7  t10k-images-idx3-ubyte
-f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6  t10k-labels-idx1-ubyte.gz
 ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2  t10k-labels-idx1-ubyte
 """
 # As tools/make_embedded_digits.py prints them.
 _EMBEDDED = """
-de4275b6f6c84a82cbbf8434e8e4a9d109fae6de77ce26cdc287d49d01d40f69  train-images-idx3-ubyte.gz
 4fba5cedc4bf60f1e40dfb11bcce0dde6635af5b1728d8ce52d8425f05442909  train-images-idx3-ubyte
-73ae7936eed83668b8892869789bc7e646b91fca29ffd7e9f960bfd78428d48f  train-labels-idx1-ubyte.gz
 461fcfc2bd010db3d8756f990f15555bbe0b032804d6bba4c57f96d7fdca329a  train-labels-idx1-ubyte
-ffd10d446fbe6bd33f442f055008445b317c7e689090f490d3b9adf29ba178f3  t10k-images-idx3-ubyte.gz
 9193556b2cef8059103d4598695d4548b4342665a9690ffaa4f14b6782a8a5ae  t10k-images-idx3-ubyte
-f339b246f65f418372b10d429c6f91a41a8f5143f79969be92df89331e63653f  t10k-labels-idx1-ubyte.gz
 c0350f43ab1e57603746897c096982c222c8007d74e7d3eb3240667e6cc1ae9e  t10k-labels-idx1-ubyte
 """
+_LARGEST = 60000 * 28 * 28 + 16  # bytes of the largest file, unpacked
+_MIRRORS = (  # PyTorch's, and that of TensorFlow Datasets
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
 _MISSING = "is missing"
-_TIMEOUT = 10.0  # seconds without a byte before a download is given up
+_TIMEOUT = 10.0  # seconds without a byte before a mirror is given up
+_LIMIT = 300.0  # seconds for the four files, 11 MB, before a mirror is given up
 
 
 class MNIST(NamedTuple):
@@ -177,7 +177,10 @@ def _cache_folder() -> Path:
 
 
 def _absolute(folder: str) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(folder)))
+    expanded = os.path.expanduser(folder)
+    if expanded.startswith("~"):  # there is no home; a folder named ~ is never meant
+        expanded = os.path.join(tempfile.gettempdir(), expanded.lstrip("~/\\"))
+    return Path(os.path.abspath(expanded))
 
 
 def _from_user(setting: str, notices: list[str]) -> list[bytes]:
@@ -206,73 +209,60 @@ def _from_cache(cache: Path, notices: list[str]) -> list[bytes]:
 
 
 def _from_download(cache: Path, notices: list[str]) -> list[bytes]:
-    try:
-        with _temporary_folder(cache) as folder:
-            _download(folder)
-            raw = Path(folder, "MNIST", "raw")
-            contents, faults = _read(raw, _FULL)
-            if faults:
-                raise ValueError(_listed(faults))
-            _keep(raw, cache / "MNIST" / "raw", notices)
+    downloaded: dict[str, bytes] = {}  # a file that one mirror gave need not come from the next
+    faults = []
+    for mirror in _MIRRORS:
+        try:
+            contents = _download(mirror, downloaded)
+        except Exception as error:  # whatever it is, the next mirror may do better
+            faults.append(" ".join(f"{mirror}: {type(error).__name__}: {error}".split()))
+        else:
+            _keep(downloaded, cache, notices)
             return contents
-    except Exception as error:  # whatever torchvision and the network raise, the reader goes on
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        notices.append(
-            f"Using the 5,000 embedded digits, not the full MNIST: its download failed ({reason}). "
-            "For the full data go online with torchvision installed, or set BNLIB_DATA to a folder "
-            "with MNIST/raw/train-images-idx3-ubyte.gz and the three other files; "
-            "BNLIB_DATA=embedded takes the embedded digits without this warning."
-        )
-        return []
+    notices.append(
+        "Using the 5,000 embedded digits, not the full MNIST: its download failed "
+        f"({'; '.join(faults)}). For the full data go online, or set BNLIB_DATA to a folder with "
+        "MNIST/raw/train-images-idx3-ubyte.gz and the three other files; BNLIB_DATA=embedded takes "
+        "the embedded digits without this warning."
+    )
+    return []
 
 
-def _temporary_folder(cache: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder in the cache, from where a file is moved in one step, or else the system's."""
-    make = functools.partial(tempfile.TemporaryDirectory, ignore_cleanup_errors=True)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        return make(prefix="download-", dir=cache)
-    except OSError:
-        return make(prefix="batchnorm-book-")
+def _download(mirror: str, downloaded: dict[str, bytes]) -> list[bytes]:
+    """The four contents from a mirror; adds the files, as they came, to `downloaded`."""
+    end = time.monotonic() + _LIMIT
+    contents = []
+    for name, sha256 in _checksums(_FULL).items():
+        file = f"{name}.gz"
+        stored = downloaded.get(file) or _fetch(mirror + file, end)
+        try:
+            contents.append(_verified(stored, sha256))
+        except ValueError as error:
+            raise ValueError(f"{file} {error}") from error
+        downloaded[file] = stored
+    return contents
 
 
-def _download(folder: str) -> None:
-    """Let torchvision download MNIST into `folder`, without its progress bars."""
-    dataset = _torchvision_mnist()
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT)  # torchvision sets none and would wait for ever
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            dataset(folder, download=True)
-    finally:
-        socket.setdefaulttimeout(before)
+def _fetch(url: str, end: float) -> bytes:
+    stored = bytearray()
+    with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+        while part := response.read1(1 << 16):  # what there is; read() would wait for all of it
+            stored += part
+            if time.monotonic() > end or len(stored) > _LARGEST:
+                raise OSError(f"{len(stored):,} bytes of {url} and no end; given up")
+    return bytes(stored)
 
 
-def _torchvision_mnist() -> Any:
-    try:
-        from torchvision.datasets import MNIST as dataset
-    except RuntimeError as error:
-        # A torchvision built for another torch, such as one with CUDA, cannot load its operators,
-        # and then misses two of them at import. Declaring them is enough to use its datasets.
-        if "torchvision::" not in str(error):
-            raise
-        import torch
-
-        _declarations.append(library := torch.library.Library("torchvision", "FRAGMENT"))
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        from torchvision.datasets import MNIST as dataset
-    return dataset
-
-
-_declarations: list[Any] = []  # torch forgets a declaration when its Library is deleted
-
-
-def _keep(downloaded: Path, kept: Path, notices: list[str]) -> None:
+def _keep(downloaded: dict[str, bytes], cache: Path, notices: list[str]) -> None:
+    """Write the files to the cache, each of them whole or not at all."""
+    kept = cache / "MNIST" / "raw"
     try:
         kept.mkdir(parents=True, exist_ok=True)
-        for file in downloaded.glob("*.gz"):
-            os.replace(file, kept / file.name)
+        with tempfile.TemporaryDirectory(prefix="download-", dir=cache) as folder:
+            for name, stored in downloaded.items():
+                Path(folder, name).write_bytes(stored)
+            for name in downloaded:
+                os.replace(Path(folder, name), kept / name)
     except OSError as error:
         notices.append(
             f"MNIST was downloaded but could not be kept in the cache ({error}), and the next run "
@@ -280,17 +270,19 @@ def _keep(downloaded: Path, kept: Path, notices: list[str]) -> None:
         )
 
 
+def _checksums(lines: str) -> dict[str, str]:
+    words = lines.split()
+    return dict(zip(words[1::2], words[::2], strict=True))
+
+
 def _read(raw: Path, checksums: str) -> tuple[list[bytes], dict[Path, str]]:
     """The four verified contents (or an empty list), and what is wrong with which file."""
-    words = checksums.split()
-    expected = dict(zip(words[1::2], words[::2], strict=True))
     contents: list[bytes] = []
     faults: dict[Path, str] = {}
-    for gzipped in words[1::4]:
-        for name in (gzipped, gzipped.removesuffix(".gz")):
-            path = raw / name
+    for name, sha256 in _checksums(checksums).items():
+        for path in raw / f"{name}.gz", raw / name:
             try:
-                contents.append(_verified(path, expected[name]))
+                contents.append(_verified(path.read_bytes(), sha256))
                 break
             except (FileNotFoundError, NotADirectoryError):
                 continue
@@ -299,7 +291,7 @@ def _read(raw: Path, checksums: str) -> tuple[list[bytes], dict[Path, str]]:
             except ValueError as error:
                 faults[path] = str(error)
         else:
-            faults.setdefault(raw / gzipped, _MISSING)
+            faults.setdefault(raw / f"{name}.gz", _MISSING)
     return contents if len(contents) == 4 else [], faults
 
 
@@ -307,16 +299,24 @@ def _listed(faults: dict[Path, str]) -> str:
     return "; ".join(f"{path.name} {fault}" for path, fault in faults.items())
 
 
-def _verified(path: Path, sha256: str) -> bytes:
-    """The unpacked content of a file, or a ValueError that completes the sentence "FILE ..."."""
-    stored = path.read_bytes()
-    found = hashlib.sha256(stored).hexdigest()
+def _verified(stored: bytes, sha256: str) -> bytes:
+    """The content of a file, unpacked, or a ValueError that completes the sentence "FILE ..."."""
+    content = stored
+    if stored.startswith(b"\x1f\x8b"):  # gzip, whatever the file is called
+        try:
+            content = gzip.GzipFile(fileobj=io.BytesIO(stored)).read(_LARGEST + 1)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(
+                f"is damaged or another file ({len(stored):,} bytes that cannot be unpacked: "
+                f"{error})"
+            ) from error
+    found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ValueError(
-            f"is damaged or another file ({len(stored):,} bytes with sha256 {found[:8]}..., "
-            f"expected {sha256[:8]}...)"
+            f"is damaged or another file (it holds {len(content):,} bytes with sha256 "
+            f"{found[:8]}..., expected {sha256[:8]}...)"
         )
-    return gzip.decompress(stored) if path.suffix == ".gz" else stored
+    return content
 
 
 def _parse_idx(content: bytes) -> NDArray[np.uint8]:

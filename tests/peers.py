@@ -5,7 +5,9 @@ channels on axis 1, as bnlib does, and moves them to where its framework wants t
 imported when its peer is made.
 """
 
+import importlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -218,3 +220,25 @@ def only(candidates: Mapping[str, np.ndarray], value: Any) -> str:
     """The name of the one candidate that is the value."""
     (name,) = (k for k, v in candidates.items() if np.allclose(v, value, rtol=1e-4, atol=0))
     return name
+
+
+def import_torchvision(part: str) -> ModuleType:
+    """A module of torchvision, also of one that was built for another torch.
+
+    Such a one, built with CUDA for instance, cannot load its operators, and then misses two of them
+    at import. Declaring them is enough for its models and datasets.
+    """
+    try:
+        return importlib.import_module(f"torchvision.{part}")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        import torch
+
+        _declarations.append(library := torch.library.Library("torchvision", "FRAGMENT"))
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return importlib.import_module(f"torchvision.{part}")
+
+
+_declarations: list[Any] = []  # torch forgets a declaration when its Library is deleted

@@ -9,9 +9,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from peers import import_torchvision
 from test_torch import assert_close, draw
 
-from bnlib import mnist
 from bnlib.torch import (
     BatchNorm1d,
     BatchNorm2d,
@@ -399,12 +399,8 @@ def test_a_batch_that_is_refused_is_not_counted():
 
 
 def resnet18():
-    """torchvision's, which cannot be imported where it was built for another torch."""
-    mnist._torchvision_mnist()  # declares what is missing then
-    from torchvision.models import resnet18
-
     torch.manual_seed(0)
-    return resnet18(num_classes=3)
+    return import_torchvision("models").resnet18(num_classes=3)
 
 
 def test_resnet18(device):
