@@ -18,10 +18,12 @@ needs none of this: it is computed in float64 as it stands.
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from bnlib._messages import short
 from bnlib.blocks import Sweep, work_dtype
 
 _SMALL = 1 << 13  # values of a mini-batch that is computed in float64 as it stands
@@ -103,7 +105,7 @@ def batch_norm_train(
         )
     _check_out(out, x, x=x)
     _check_threads(threads)
-    y = np.empty_like(x) if out is None else out
+    y = np.empty_like(x, subok=False) if out is None else out
     with np.errstate(over="ignore", invalid="ignore"):
         if x.size <= _SMALL:
             return y, _train_small(x, gamma, beta, eps, y)
@@ -149,7 +151,7 @@ def batch_norm_backward(
         raise ValueError(f"dy has shape {dy.shape}; expected {x.shape}, the shape of x")
     _check_out(out, x, x=x, dy=dy)
     _check_threads(threads)
-    dx = np.empty_like(x) if out is None else out
+    dx = np.empty_like(x, subok=False) if out is None else out
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         a = cache.inv_std if gamma is None else cache.inv_std * gamma
         if cache.sweep is None:
@@ -209,7 +211,7 @@ def batch_norm_inference(
         _check_out(out, x, x=x)
     _check_threads(threads)
     a = 1 / np.sqrt(var + eps) * (1 if gamma is None else gamma)
-    y = np.empty_like(x) if out is None else out
+    y = np.empty_like(x, subok=False) if out is None else out
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if x.size <= _SMALL:
             z = (_rows(x) - mean) * a
@@ -321,7 +323,7 @@ def _backward_small(
 
 
 def _copy(gamma: np.ndarray | None) -> np.ndarray | None:
-    return None if gamma is None else gamma.copy()
+    return None if gamma is None else np.array(gamma)
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
@@ -472,13 +474,13 @@ def _same_memory(a: Any, b: np.ndarray) -> bool:
 
 
 def _check_threads(threads: int) -> None:
-    if not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads is {threads}; expected an integer of 1 or more")
+    if not isinstance(threads, Integral) or threads < 1:
+        raise ValueError(f"threads is {short(threads)}; expected an integer of 1 or more")
 
 
 def _check_eps(eps: float) -> None:
     if not 0 < eps < math.inf:
-        raise ValueError(f"eps is {eps}; expected a positive number")
+        raise ValueError(f"eps is {short(eps)}; expected a positive number")
 
 
 def _check_vector(name: str, v: Any, channels: int, dtype: np.dtype | None) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from bnlib import mnist, nn, optim, sweep, training
+from bnlib._messages import short
 
 if TYPE_CHECKING:
     import torch
@@ -212,7 +213,9 @@ def train(
                 cnn(activation, depth, **how), data, schedule, momentum, weight_decay, loop
             )
         else:
-            raise ValueError(f"net is {net!r}; expected one of {', '.join(get_args(Net))}")
+            raise ValueError(
+                f"net is {short(repr(net))}; expected one of {', '.join(get_args(Net))}"
+            )
     return {
         "step": record.steps,
         "loss": record.train_loss,
@@ -321,7 +324,7 @@ def points(name: str, *, full: bool) -> list[dict[str, Any]]:
         ValueError: there is no such study.
     """
     if name not in _POINTS:
-        raise ValueError(f"name is {name!r}; expected one of {', '.join(STUDIES)}")
+        raise ValueError(f"name is {short(repr(name))}; expected one of {', '.join(STUDIES)}")
     return _POINTS[name](full)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bnlib._messages import short
 from bnlib.batchnorm import Cache, batch_norm_backward, batch_norm_inference, batch_norm_train
 from bnlib.running import RunningStats, convert
 
@@ -442,7 +443,8 @@ class BatchNorm(Layer):
             for name in "mean", "var", "momentum", "batches":
                 if state.get(name) is not None:
                     raise ValueError(
-                        f"{name} is {state[name]}; expected None: the layer follows no statistics"
+                        f"{name} is {short(state[name])}; expected None: the layer follows no "
+                        "statistics"
                     )
             nothing = np.zeros(self.channels)
             state = {**state, "mean": nothing, "var": nothing, "momentum": 0}
@@ -452,7 +454,8 @@ class BatchNorm(Layer):
         for name, neutral in ("gamma", 1), ("beta", 0):
             if getattr(self, name) is None and (new[name] != neutral).any():
                 raise ValueError(
-                    f"{name} is {new[name]}; expected {neutral}s or None: the layer has no {name}"
+                    f"{name} is {short(new[name])}; expected {neutral}s or None: the layer has no "
+                    f"{name}"
                 )
         if self.gamma is not None and self.beta is not None:
             self.gamma.value[:] = new["gamma"]

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from bnlib._messages import short
+
 
 class RunningStats:
     r"""Mean and variance of each channel, followed over mini-batches.
@@ -41,7 +43,7 @@ class RunningStats:
         if channels < 1:
             raise ValueError(f"channels is {channels}; expected 1 or more")
         if momentum is not None and not 0 <= momentum <= 1:
-            raise ValueError(f"momentum is {momentum}; expected a number in [0, 1], or None")
+            raise ValueError(f"momentum is {short(momentum)}; expected a number in [0, 1], or None")
         self.momentum = momentum
         self.mean = np.zeros(channels)
         self.var = np.ones(channels)
@@ -113,7 +115,7 @@ class RunningStats:
 
 def _check_array(name: str, v: np.ndarray, shape: tuple[int, ...]) -> None:
     if not isinstance(v, np.ndarray) or v.dtype.kind != "f":
-        raise TypeError(f"{name} is {v!r}; expected an array of floating-point numbers")
+        raise TypeError(f"{name} is {short(v)}; expected an array of floating-point numbers")
     if v.shape != shape:
         raise ValueError(f"{name} has shape {v.shape}; expected {shape}")
 
@@ -323,7 +325,9 @@ def convert(state: Mapping[str, Any], source: str, target: str) -> dict[str, Any
     """
     for argument, name in ("source", source), ("target", target):
         if name not in CONVENTIONS:
-            raise ValueError(f"{argument} is {name!r}; expected one of {', '.join(CONVENTIONS)}")
+            raise ValueError(
+                f"{argument} is {short(repr(name))}; expected one of {', '.join(CONVENTIONS)}"
+            )
     old, new = CONVENTIONS[source], CONVENTIONS[target]
     own = _by_our_names(state, source)
     if own["momentum"] is None and "batches" not in new.names:
@@ -361,7 +365,8 @@ def _by_our_names(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     unknown = [str(name) for name in state if name not in names.values()]
     if unknown:
         raise ValueError(
-            f"state has {', '.join(unknown)}; {source}'s names are {', '.join(names.values())}"
+            f"state has {short(', '.join(unknown))}; {source}'s names are "
+            f"{', '.join(names.values())}"
         )
     own: dict[str, Any] = {ours: state.get(theirs) for ours, theirs in names.items()}
     for ours in "mean", "var":
@@ -428,5 +433,5 @@ def _as_array(name: str, v: Any) -> np.ndarray:
 def _as_number(name: str, v: Any) -> float:
     array = _as_array(name, v)
     if array.ndim or array.dtype.kind not in "fiu":  # a bool is none, nor is a string
-        raise TypeError(f"{name} is {v!r}; expected a number")
+        raise TypeError(f"{name} is {short(v)}; expected a number")
     return float(array)

@@ -11,7 +11,6 @@ import functools
 import itertools
 import json
 import os
-import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bnlib._messages import short
 from bnlib.training import progress
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def run(
     keys = [_key(point) for point in points]
     if len(set(keys)) < len(keys):
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-        raise ValueError(f"points: {twice} is there twice; expected different points")
+        raise ValueError(f"points: {short(twice)} is there twice; expected different points")
     if len({tuple(sorted(point)) for point in points}) > 1:
         raise ValueError("points: they have different names; expected the same in each")
     if both := set(here) & set(points[0]):
@@ -146,9 +146,9 @@ def load(name: str) -> DataFrame:
     """
     import pandas as pd
 
-    path = files("bnlib") / "records" / f"{name}.csv.gz"
-    if not path.is_file():
-        raise ValueError(f"name is {name!r}; there is no such record")
+    records = {path.name: path for path in (files("bnlib") / "records").iterdir()}
+    if (path := records.get(f"{name}.csv.gz")) is None:
+        raise ValueError(f"name is {short(repr(name))}; there is no such record")
     with path.open("rb") as stream:
         texts = dict.fromkeys(("numpy", "torch", "device", "data"), str)  # not numbers
         return pd.read_csv(stream, compression="gzip", dtype=texts)
@@ -166,11 +166,10 @@ def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
     cells = {name: _plain(value) for name, value in row.items()}
     for name, value in cells.items():
         if not isinstance(name, str):
-            raise TypeError(f"{where} has the name {name!r}; expected a string")
+            raise TypeError(f"{where} has the name {short(repr(name))}; expected a string")
         if type(value) not in (str, bool, int, float):
             raise TypeError(
-                f"{where}: {name} is {reprlib.repr(value)}; "
-                "expected a string, a truth value or a number"
+                f"{where}: {name} is {short(value)}; expected a string, a truth value or a number"
             )
         if value != value:
             raise ValueError(f"{where}: {name} is NaN, which equals no other; expected a number")
@@ -182,7 +181,7 @@ def _key(point: Point) -> str:
 
 
 def _failure(error: BaseException, point: Point) -> str:
-    return f"{type(error).__name__} at {dict(point)}: {error}"
+    return f"{type(error).__name__} at {short(dict(point))}: {short(str(error))}"
 
 
 def _run_one(
@@ -195,7 +194,9 @@ def _run_one(
     """The curve at point i, or why there is none."""
     try:
         if context is not None and context() != expected:
-            raise ValueError(f"the worker has the context {context()}; expected {expected}")
+            raise ValueError(
+                f"the worker has the context {short(context())}; expected {short(expected)}"
+            )
         measured = experiment(**point)
         curve = {name: [_plain(value) for value in column] for name, column in measured.items()}
         lengths = {name: len(column) for name, column in curve.items()}
@@ -321,12 +322,13 @@ class _Journal:
                 key, curve, context = _key(entry["point"]), entry["curve"], entry["context"]
             except (ValueError, LookupError, TypeError) as error:
                 raise ValueError(
-                    f"{path}, line {number} is damaged: {error}; without that line it can be used"
+                    f"{path}, line {number} is damaged: {short(str(error))}; without that line it "
+                    "can be used"
                 ) from error
             if context != self._context:
                 raise ValueError(
-                    f"{path}, line {number} was made with {context}; expected {self._context}. "
-                    "Move the file away to begin again"
+                    f"{path}, line {number} was made with {short(context)}; expected "
+                    f"{short(self._context)}. Move the file away to begin again"
                 )
             self._curves[key] = curve
         if tail:

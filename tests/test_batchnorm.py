@@ -621,6 +621,33 @@ def test_bad_threads(threads):
             call()
 
 
+def test_threads_may_be_an_integer_of_numpy():
+    np.testing.assert_array_equal(
+        batch_norm_train(X, threads=np.int64(2))[0], batch_norm_train(X)[0]
+    )
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (4096, 3, 4)])  # small, and in blocks
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_results_of_mapped_files_are_arrays(tmp_path, shape, dtype):
+    """A memmap that maps no file would only look as if it were kept somewhere."""
+    wide = np.float64 if dtype == np.float64 else np.float32
+    sizes = {"x": (shape, dtype), "gamma": (3, wide), "beta": (3, wide), "var": (3, np.float64)}
+    mapped = {
+        name: np.memmap(tmp_path / name, dtype, "w+", shape=size)
+        for name, (size, dtype) in sizes.items()
+    }
+    x, gamma, beta, var = mapped.values()
+    x[:] = np.random.default_rng(0).normal(size=shape)
+    gamma[:], beta[:], var[:] = 2, 1, 1
+    y, cache = batch_norm_train(x, gamma, beta)
+    np.testing.assert_array_equal(y, batch_norm_train(*map(np.array, (x, gamma, beta)))[0])
+    results = [y, *batch_norm_backward(x, cache), cache.mean, cache.var, cache.inv_std, cache.gamma]
+    results.append(batch_norm_inference(x, var, var, gamma, beta))
+    results.extend(fold(x, beta, var, var) if len(shape) == 1 else fold(x[:3], beta, var, var))
+    assert {type(v) for v in results} == {np.ndarray}
+
+
 # Inference and folding
 # Inference and folding
 

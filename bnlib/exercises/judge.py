@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from bnlib._messages import short
+
 _CASES = 3  # random inputs an answer has to stand
 _SECONDS = 5.0  # that an answer may take for all of them
 _PROPERTY_TOLERANCE = 1e-6  # central differences are no better
@@ -157,7 +159,7 @@ def verify(name: str) -> None:
 
 def _find(name: str) -> Exercise:
     if name not in _EXERCISES:
-        raise ValueError(f"name is {name!r}; expected one of {', '.join(names())}")
+        raise ValueError(f"name is {short(repr(name))}; expected one of {', '.join(names())}")
     return _EXERCISES[name]
 
 
@@ -294,7 +296,7 @@ def _as_float64(value: Any) -> Any:
 def _what_was_raised(error: BaseException, function: Callable[..., Any]) -> str:
     """The error of a reader's function, with the line that it comes from."""
     try:
-        text = f"your function raised {type(error).__name__}: {error}"
+        text = f"your function raised {type(error).__name__}: {short(str(error))}"
     except Exception:
         text = f"your function raised {type(error).__name__}"
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
