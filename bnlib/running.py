@@ -115,7 +115,7 @@ class RunningStats:
 
 def _check_array(name: str, v: np.ndarray, shape: tuple[int, ...]) -> None:
     if not isinstance(v, np.ndarray) or v.dtype.kind != "f":
-        raise TypeError(f"{name} is {short(v)}; expected an array of floating-point numbers")
+        raise TypeError(f"{name} is {short(repr(v))}; expected an array of floating-point numbers")
     if v.shape != shape:
         raise ValueError(f"{name} has shape {v.shape}; expected {shape}")
 
@@ -433,5 +433,5 @@ def _as_array(name: str, v: Any) -> np.ndarray:
 def _as_number(name: str, v: Any) -> float:
     array = _as_array(name, v)
     if array.ndim or array.dtype.kind not in "fiu":  # a bool is none, nor is a string
-        raise TypeError(f"{name} is {short(v)}; expected a number")
+        raise TypeError(f"{name} is {short(repr(v))}; expected a number")
     return float(array)

@@ -169,7 +169,8 @@ def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"{where} has the name {short(repr(name))}; expected a string")
         if type(value) not in (str, bool, int, float):
             raise TypeError(
-                f"{where}: {name} is {short(value)}; expected a string, a truth value or a number"
+                f"{where}: {name} is {short(repr(value))}; "
+                "expected a string, a truth value or a number"
             )
         if value != value:
             raise ValueError(f"{where}: {name} is NaN, which equals no other; expected a number")
@@ -181,7 +182,7 @@ def _key(point: Point) -> str:
 
 
 def _failure(error: BaseException, point: Point) -> str:
-    return f"{type(error).__name__} at {short(dict(point))}: {short(str(error))}"
+    return f"{type(error).__name__} at {short(dict(point))}: {short(error)}"
 
 
 def _run_one(
@@ -322,7 +323,7 @@ class _Journal:
                 key, curve, context = _key(entry["point"]), entry["curve"], entry["context"]
             except (ValueError, LookupError, TypeError) as error:
                 raise ValueError(
-                    f"{path}, line {number} is damaged: {short(str(error))}; without that line it "
+                    f"{path}, line {number} is damaged: {short(error)}; without that line it "
                     "can be used"
                 ) from error
             if context != self._context:

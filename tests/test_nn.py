@@ -128,7 +128,7 @@ def test_a_layer_at_two_places_of_a_network_raises(name):
 
 def test_after_a_look_inside_a_network_needs_another_forward_pass():
     """The layers would have kept what belongs to two passes."""
-    net = nn.Sequential(linear(), nn.ReLU(), nn.Linear(3, 2, std=1, rng=rng()))
+    net = nn.Sequential(linear(), nn.ReLU(), nn.Linear(4, 2, std=1, rng=rng()))
     x = rng().normal(size=(6, 5))
     dy = np.ones_like(net(x))
     net.inputs(x + 1, [1])
@@ -149,7 +149,7 @@ def test_what_changes_after_the_forward_pass_does_not_count(name, training):
     for parameter in changed.parameters():
         parameter.value *= -3
     if name == "BatchNorm":
-        changed.running.replace(np.full(3, 5), np.full(3, 7), 1)
+        changed.running.replace(np.full(3, 5.0), np.full(3, 7.0), 1)
         changed.eps = 1
     np.testing.assert_array_equal(changed.backward(dy), layer.backward(dy))
     for a, b in zip(changed.parameters(), layer.parameters(), strict=True):
