@@ -55,6 +55,10 @@ class Layer:
         self._kept = None
         return kept
 
+    def _forget(self) -> None:
+        """Let go of what the forward pass kept, so that a backward pass raises."""
+        self._kept = None
+
     def parameters(self) -> list[Parameter]:
         """The parameters of the layer, none by default."""
         return []
@@ -542,7 +546,6 @@ class Sequential(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         for layer in self.layers:
             x = layer.forward(x)
-        self._kept = x.shape, None
         return x
 
     def inputs(self, x: np.ndarray, indices: Sequence[int]) -> dict[int, np.ndarray]:
@@ -559,18 +562,21 @@ class Sequential(Layer):
             IndexError: there is no such layer.
         """
         found = {i: range(len(self.layers))[i] for i in indices}
-        self._kept = None  # what the layers keep is no longer of one forward pass
         inputs = []
         for layer in self.layers[: max(found.values(), default=-1) + 1]:
             inputs.append(x)
             x = layer.forward(x)
+            layer._forget()  # this is no pass to go back through
         return {i: inputs[position] for i, position in found.items()}
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        self._take(dy)
         for layer in reversed(self.layers):
             dy = layer.backward(dy)
         return dy
+
+    def _forget(self) -> None:
+        for layer in self.layers:
+            layer._forget()
 
     def parameters(self) -> list[Parameter]:
         return [p for layer in self.layers for p in layer.parameters()]

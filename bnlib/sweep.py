@@ -11,6 +11,7 @@ import functools
 import itertools
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Point = Mapping[str, Any]  # the arguments of one run: strings, truth values, numbers
 Curve = Mapping[str, Sequence[float] | np.ndarray]  # what a run measured: columns of one length
+_POLL = 10.0  # seconds between two looks at whether Dask has workers
+_PATIENCE = 600.0  # seconds without one, such as a cluster takes to start some, before giving up
 _Task = tuple[Any, ...]  # the arguments of `_run_one`: number, experiment, point, two contexts
 _Result = tuple[int, "Curve | None", "str | None"]  # number, curve, why it failed
 
@@ -182,7 +185,7 @@ def _key(point: Point) -> str:
 
 
 def _failure(error: BaseException, point: Point) -> str:
-    return f"{type(error).__name__} at {short(dict(point))}: {short(error)}"
+    return f"{type(error).__name__} at {short(dict(point))}: {short(error, 1000)}"
 
 
 def _run_one(
@@ -258,19 +261,33 @@ def _on_processes(n_jobs: int, tasks: Sequence[_Task]) -> Iterator[_Result]:
 def _on_dask(client: Any, tasks: Sequence[_Task]) -> Iterator[_Result]:
     """The same from the workers of Dask, which tries a point on four of them (its setting).
 
-    joblib itself would wait for ever: it does not hear of a point that Dask has given up.
+    joblib itself would wait for ever: it does not hear of a point that Dask has given up. Dask in
+    turn would wait for a worker: it starts none again that died before it was seen to have started.
     """
-    from distributed import KilledWorker, as_completed
+    from distributed import KilledWorker, wait
 
     futures = {client.submit(_run_one, *task, pure=False): task for task in tasks}
+    pending, seen = set(futures), time.monotonic()
     try:
-        for future in as_completed(futures):
+        while pending:
             try:
-                result = future.result()
-            except KilledWorker as error:
-                i, _, point, *_ = futures[future]
-                result = i, None, _failure(error, point)
-            yield result
+                done, pending = wait(pending, _POLL, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                done = set()
+            for future in done:
+                try:
+                    result = future.result()
+                except KilledWorker as error:
+                    i, _, point, *_ = futures[future]
+                    result = i, None, _failure(error, point)
+                yield result
+            if client.nthreads():  # of each worker; none has none
+                seen = time.monotonic()
+            elif time.monotonic() > seen + _PATIENCE:
+                raise RuntimeError(
+                    f"Dask has had no worker for {_PATIENCE:g} s, and {len(pending)} points wait "
+                    "for one; the journal holds the others"
+                )
     finally:
         client.cancel(list(futures))
 

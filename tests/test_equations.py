@@ -14,7 +14,11 @@ from playwright.sync_api import Browser, Page, expect
 LABELS = list(registry())
 API, TABLE = "book/reference/api.html", "book/reference/testing.html"
 # Not displayed in a chapter: what tests themselves are made of, and the first weights of a study.
-NOT_IN_A_CHAPTER = {"bnlib.gradcheck.numerical_gradient", "bnlib.experiments.mlp"}
+NOT_IN_A_CHAPTER = {
+    "bnlib.gradcheck.gradient_error",
+    "bnlib.gradcheck.numerical_gradient",
+    "bnlib.experiments.mlp",
+}
 
 
 def functions(label: str) -> list[str]:

@@ -19,8 +19,8 @@ def raises(x):
 def test_short():
     assert short([1, "a"]) == "[1, 'a']"
     assert short("as it is") == "as it is"
-    text = "a" * 200 + "b" * 100_000 + "c" * 50
-    assert short(text) == "a" * 200 + " … " + "c" * 50
+    text = "a" * 247 + "b" * 100_000 + "c" * 50
+    assert short(text) == "a" * 247 + " … " + "c" * 50
 
 
 CALLS = {

@@ -296,7 +296,7 @@ def _as_float64(value: Any) -> Any:
 def _what_was_raised(error: BaseException, function: Callable[..., Any]) -> str:
     """The error of a reader's function, with the line that it comes from."""
     try:
-        text = f"your function raised {type(error).__name__}: {short(error)}"
+        text = f"your function raised {type(error).__name__}: {short(error, 1000)}"
     except Exception:
         text = f"your function raised {type(error).__name__}"
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
