@@ -262,7 +262,7 @@ def _on_dask(client: Any, tasks: Sequence[_Task]) -> Iterator[_Result]:
     """The same from the workers of Dask, which tries a point on four of them (its setting).
 
     joblib itself would wait for ever: it does not hear of a point that Dask has given up. Dask in
-    turn would wait for a worker: it starts none again that died before it was seen to have started.
+    turn would wait for a worker, and a local cluster drops one that is not back within 15 s.
     """
     from distributed import KilledWorker, wait
 

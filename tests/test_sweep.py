@@ -365,7 +365,6 @@ def dies(x, deadly, folder):
     first = not started.exists()
     started.touch()
     if x == deadly or (x == 1 and first):
-        time.sleep(1)  # Dask starts no worker again that dies before it was seen to have started
         os._exit(0)
     return square(x)
 
@@ -431,8 +430,12 @@ def test_a_dask_worker_that_dies_costs_no_other_point(tmp_path):
     from distributed import Client, LocalCluster
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+    settings = {
+        "distributed.scheduler.allowed-failures": 1,  # by default 3: slower
+        "distributed.deploy.lost-worker-timeout": "1h",  # by default 15 s: too short beside a load
+    }
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),  # by default 3: slower
+        dask.config.set(settings),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster),
         joblib.parallel_config(backend="dask"),
