@@ -222,6 +222,27 @@ def test_tensors_can_be_resized_afterward(training, device):
         v.untyped_storage().resize_(0)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 30, 30)])
+def test_parameters_may_lie_elsewhere_in_the_backward_pass(shape, training, device):
+    """As with FSDP, which frees them in between and then gathers them again."""
+    x, weight, bias, dy, *stats = draw(shape, device)
+    expected = results(native, x, weight, bias, dy, *stats, training=training, eps=1e-5)
+    y = batch_norm(x, *stats, weight, bias, training)
+    for v in weight, bias:
+        values, storage = v.detach().clone(), v.untyped_storage()
+        size = storage.nbytes()
+        with torch.autograd._unsafe_preserve_version_counter(v), torch.no_grad():
+            v.fill_(torch.nan)
+            storage.resize_(0)
+            in_its_place = torch.full_like(values, torch.nan)
+            storage.resize_(size)
+            v.copy_(values)
+    y.backward(dy)
+    assert in_its_place.isnan().all()
+    assert_close([y.detach(), x.grad, weight.grad, bias.grad], expected[:4], 1e-10)
+
+
 def test_a_negated_view_is_negated(device):
     z = torch.complex(*draw((6, 4), device)[:4:3])
     x = z.detach().conj().imag

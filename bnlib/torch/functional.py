@@ -177,7 +177,8 @@ class _Training(torch.autograd.Function):
         else:
             if ctx.backend == "numpy":
                 y, ctx.cache = _numpy(batch_norm_train, x, weight, bias, eps=eps)
-                ctx.cache.x = _NO_X  # autograd alone decides how long x lives
+                # Autograd alone decides how long x and weight live, and where they lie then.
+                ctx.cache.x, ctx.cache.gamma = _NO_X, None
                 mean, var = torch.from_numpy(ctx.cache.mean), torch.from_numpy(ctx.cache.var)
             else:
                 mean, var = _statistics(x)
@@ -204,7 +205,8 @@ class _Training(torch.autograd.Function):
             )
         else:
             dz = _through_relu(dy, y)
-            cache = replace(ctx.cache, x=_array(x))
+            gamma = None if weight is None else _array(weight)
+            cache = replace(ctx.cache, x=_array(x), gamma=gamma)
             gradients = *_numpy(batch_norm_backward, dz, cache), dz
         return *_needed(ctx, gradients), None, None
 

@@ -200,6 +200,9 @@ def convert(model: _Module) -> _Module:
     with a NaN or an infinity in the mini-batch keeps its running statistics; with `momentum=None`
     this mini-batch counts there like one that was equal to the average so far.
 
+    Deep copies, files and the replicas of `torch.nn.DataParallel` are layers of their own. A
+    shallow copy, by `copy.copy`, computes with the layer that it was copied from.
+
     `torch.nn.SyncBatchNorm` stays as it is, for `bnlib.torch.distributed.convert_sync`. A layer
     whose forward pass somebody else replaced stays, too. When that leaves nothing to convert, a
     warning says so.
