@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 WEB = ROOT / "web"
 LIVE = ROOT / ".live"
 SOURCES = ("package.json", "package-lock.json", ".npmrc", "editor.js", "wheels.txt")
-CORE = ("pyodide.mjs", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
+# Not every server knows that .mjs is JavaScript.
+CORE = {"pyodide.mjs": "pyodide.js"} | {
+    name: name for name in ("pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
+}
 PACKAGES = ("numpy", "matplotlib")
 # What Matplotlib lists and the book never uses: another way to draw, fonts in PDF, time zones.
 UNUSED = ("matplotlib-pyodide", "fonttools", "pytz")
@@ -77,8 +80,8 @@ def gather(folder: Path) -> None:
     fetch([npm(), "ci", "--prefer-offline", "--fetch-retries=0", f"--fetch-timeout={SECONDS}000"])
     pyodide = folder / "pyodide"
     pyodide.mkdir(parents=True)
-    for name in CORE:
-        shutil.copy(WEB / "node_modules" / "pyodide" / name, pyodide)
+    for name, served in CORE.items():
+        shutil.copy(WEB / "node_modules" / "pyodide" / name, pyodide / served)
     released = json.loads((WEB / "node_modules" / "pyodide" / "pyodide-lock.json").read_text())
     packages = with_dependencies(released["packages"])
     lock = {"info": released["info"], "packages": packages}

@@ -33,19 +33,21 @@ const pygments = tagHighlighter([
  * An editor after an element.
  *
  * label: its name for screen readers. run: called on Shift+Enter and Ctrl+Enter. change: called
- * with the text after each change. Tab goes on to the next control; Ctrl+] and Ctrl+[ indent.
+ * with the text after each change. close: called on Escape. Tab goes on to the next control;
+ * Ctrl+] and Ctrl+[ indent.
  */
-export function createEditor({ place, text, label, run, change }) {
-  const act = () => {
-    run();
+export function createEditor({ place, text, label, run, change, close }) {
+  const act = (action) => () => {
+    action();
     return true;
   };
   const view = new EditorView({
     doc: text,
     extensions: [
       keymap.of([
-        { key: "Shift-Enter", run: act },
-        { key: "Mod-Enter", run: act },
+        { key: "Shift-Enter", run: act(run) },
+        { key: "Mod-Enter", run: act(run) },
+        { key: "Escape", run: act(close) },
         ...defaultKeymap,
         ...historyKeymap,
       ]),
@@ -70,5 +72,6 @@ export function createEditor({ place, text, label, run, change }) {
     focus: () => view.focus(),
     replace: (code) =>
       view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: code } }),
+    remove: () => view.destroy(),
   };
 }

@@ -1,26 +1,29 @@
 /* Live code: the cells tagged `live` can be changed and run, by Python in the page.
 
-   Nothing is loaded before the reader asks. Python (live-worker.js) has one namespace for the
-   page. To stop it, its worker is ended; in the next one no cell has run yet. Changed code is kept
-   over a reload, by the text of the book that it replaces; outputs are not. */
+   Nothing is loaded before the reader asks: Edit loads the editor, Run loads Python
+   (live-worker.js), which has one namespace for the page. To stop it, its worker is ended; in the
+   next one no cell has run yet. Changed code is kept over a reload, by the text of the book that it
+   replaces; outputs are not. An output of other code than the cell shows is marked as old. */
 
 (() => {
   "use strict";
 
-  if (!location.protocol.startsWith("http")) return; // a file cannot start a worker
-
+  const HINT = "Shift+Enter runs, Escape closes, Tab leaves";
   const here = document.currentScript.src;
-  const KEY = `live ${location.pathname}`;
   const cells = [...document.querySelectorAll(".cell.tag_live")].map((node, index) => {
     const pre = node.querySelector(".cell_input pre");
     const book = pre.textContent.replace(/\n$/, "");
     const output = node.querySelector(".cell_output");
     const highlighted = [...pre.childNodes];
-    return { node, pre, output, index, name: `cell ${index + 1}`, book, text: book, highlighted };
+    const code = { book, text: book, shown: book, fresh: null }; // shown: the output's code
+    const name = `cell ${index + 1}`;
+    return { node, pre, output, index, name, highlighted, holds: true, unmet: false, ...code };
   });
+  const editorAddress = new URL("live/editor.js", here);
   let editorModule = null;
   let worker = null;
   let ready = false;
+  let cache = "no-cache"; // each file is asked for, and sent when it has changed
 
   // --- The buttons under a cell ------------------------------------------------------------
 
@@ -38,26 +41,33 @@
     cell.run = button("Run", (it) => run(it, false));
     cell.stop = button("Stop", stop);
     cell.edit = button("Edit", edit);
+    cell.close = button("Close", close);
     cell.runAll = button("Run all above", (it) => run(it, true));
     cell.reset = button("Reset", reset);
     cell.status = document.createElement("span");
     cell.status.setAttribute("role", "status");
+    cell.progress = document.createElement("progress");
+    cell.progress.setAttribute("aria-label", `Download for ${cell.name}`);
+    cell.progress.hidden = true;
     const number = document.createElement("span");
     number.textContent = cell.name;
     number.setAttribute("aria-hidden", "true"); // it is part of each button's name
-    bar.append(cell.run, cell.stop, cell.edit, cell.runAll, cell.reset, cell.status, number);
+    bar.append(cell.run, cell.stop, cell.edit, cell.close, cell.runAll, cell.reset);
+    bar.append(cell.progress, cell.status, number);
     cell.pre.addEventListener("click", () => {
-      if (getSelection().isCollapsed) edit(cell); // who selects wants to copy
+      // Who selects wants to copy, and who taps perhaps to scroll.
+      if (getSelection().isCollapsed && matchMedia("(pointer: fine)").matches) edit(cell);
     });
     cell.pre.closest(".cell_input").append(bar);
   }
 
-  /** Show the buttons that make sense now; one that goes hands its focus to Run. */
+  /** Show the buttons that make sense now; one that goes hands its focus to Run. Mark what is old. */
   function update(cell) {
     const changed = cell.text !== cell.book;
     const shown = [
       [cell.stop, cell.busy],
       [cell.edit, !cell.editor],
+      [cell.close, cell.editor],
       [cell.runAll, !cell.busy && cell.index > 0 && (cell.stored || cell.editor || changed)],
       [cell.reset, !cell.busy && (cell.stored || changed)],
     ];
@@ -67,35 +77,59 @@
       if (focused && !show) cell.run.focus();
     }
     cell.run.setAttribute("aria-disabled", Boolean(cell.busy));
+    if (!cell.busy) cell.progress.hidden = true;
+    mark(cell);
+  }
+
+  /** Whether the output belongs to the code; a claim is open, "?", until its code has run. */
+  function mark(cell) {
+    const old = cell.unmet || cell.shown !== cell.text;
+    cell.output?.classList.toggle("bn-live-old", old);
+    const claim = cell.node.querySelector(".bn-claim");
+    if (!claim) return;
+    claim.classList.toggle("bn-open", old);
+    claim.classList.toggle("bn-failed", !old && !cell.holds);
+    const line = claim.firstElementChild.firstChild;
+    line.data = line.data.replace(/^[✓✗?]/, old ? "?" : cell.holds ? "✓" : "✗");
   }
 
   function say(cell, text) {
-    cell.status.textContent = text;
+    if (cell.status.textContent !== text) cell.status.textContent = text;
   }
 
   // --- Changing the code -------------------------------------------------------------------
 
   async function edit(cell) {
-    worker ??= startPython(); // who edits will run
     try {
-      editorModule ??= import(new URL("live/editor.js", here));
+      editorModule ??= import(editorAddress);
       const { createEditor } = await editorModule;
       cell.editor ??= createEditor({
         place: cell.pre,
         text: cell.text,
         label: `Code of ${cell.name}`,
         run: () => run(cell, false),
+        close: () => close(cell),
         change: (text) => change(cell, text),
       });
       cell.pre.hidden = true; // still there for the button that copies
     } catch {
       editorModule = null;
-      say(cell, "The editor could not be loaded");
+      editorAddress.search += "again"; // a browser imports an address that failed no second time
+      say(cell, "The editor could not be loaded. Edit tries again.");
       return;
     }
     update(cell);
-    say(cell, "Shift+Enter runs, Tab leaves");
+    say(cell, HINT);
     cell.editor.focus();
+  }
+
+  function close(cell) {
+    cell.editor.remove();
+    cell.editor = null;
+    cell.pre.hidden = false;
+    if (cell.status.textContent === HINT) say(cell, "");
+    update(cell);
+    cell.edit.focus();
   }
 
   function setText(cell, text) {
@@ -105,10 +139,10 @@
 
   function change(cell, text) {
     setText(cell, text);
-    const changed = cells.filter((one) => one.text !== one.book);
-    const edits = Object.fromEntries(changed.map((one) => [one.book, one.text]));
     try {
-      localStorage.setItem(KEY, JSON.stringify(edits));
+      // An item for each cell: another tab may change other cells of the page.
+      if (text === cell.book) localStorage.removeItem(key(cell));
+      else localStorage.setItem(key(cell), text);
     } catch {
       // A reader may deny storage; then the changes last as long as the page.
     }
@@ -116,25 +150,26 @@
     update(cell);
   }
 
-  function restore() {
-    let edits = {};
+  function key(cell) {
+    return `live ${location.pathname} ${cell.book}`;
+  }
+
+  function restore(cell) {
+    let text = null;
     try {
-      edits = JSON.parse(localStorage.getItem(KEY)) ?? {};
+      text = localStorage.getItem(key(cell));
     } catch {
-      return;
+      // denied
     }
-    for (const cell of cells.filter((one) => one.book in edits)) {
-      setText(cell, edits[cell.book]);
-      say(cell, "With your changes, not run yet");
-    }
+    if (text === null) return;
+    setText(cell, text);
+    say(cell, "With your changes, not run yet");
   }
 
   function reset(cell) {
     cell.editor?.replace(cell.book);
     if (cell.stored) cell.output.replaceChildren(...cell.stored);
-    cell.stored = null;
-    cell.output?.classList.remove("bn-live-old");
-    verdict(cell, true);
+    Object.assign(cell, { stored: null, shown: cell.book, holds: true, unmet: false });
     say(cell, "As in the book");
     change(cell, cell.book);
   }
@@ -151,58 +186,74 @@
   }
 
   function startPython() {
-    const started = new Worker(new URL("live-worker.js", here), { type: "module" });
-    started.onmessage = ({ data }) => answers[data.type](cells[data.index], data);
-    started.onerror = () => answers.failed(null, { text: "its files could not be loaded" });
+    const options = { type: "module", name: cache };
+    const started = new Worker(new URL("live-worker.js", here), options);
+    const answer = (data) => {
+      if (started === worker) answers[data.type](cells[data.index], data);
+    };
+    started.onmessage = ({ data }) => answer(data);
+    started.onerror = () => answer({ type: "failed", text: "live-worker.js does not run" });
     return started;
   }
 
-  function end() {
+  /** End the worker with all that waits for it; what runs ends with an error. */
+  function halt(text, error) {
     worker.terminate();
     worker = null;
     ready = false;
-  }
-
-  /** End the worker, and start another at once: the next run need not wait for it. */
-  function stop() {
-    const current = cells.find((cell) => cell.running);
-    if (current) show(current, "error", "KeyboardInterrupt\n");
-    end();
     for (const cell of cells.filter((one) => one.busy || one.running)) {
+      if (cell.running) {
+        show(cell, "error", `${error}\n`);
+        cell.holds = false;
+      }
       cell.busy = cell.running = false;
-      say(cell, "Stopped; cells above will run again when they are needed");
+      say(cell, text);
       update(cell);
     }
-    worker = startPython();
+  }
+
+  function stop() {
+    const again = ready ? "; cells above will run again when they are needed" : "";
+    halt(`Stopped${again}`, "KeyboardInterrupt");
   }
 
   const answers = {
     ready() {
       ready = true;
+      cache = "no-cache";
       for (const cell of cells.filter((one) => one.busy)) say(cell, "Running …");
     },
     failed(_, { text }) {
-      end();
-      for (const cell of cells.filter((one) => one.busy || one.running)) {
-        cell.busy = cell.running = false;
-        say(cell, `Python could not run: ${text}`);
-        update(cell);
+      if (!ready) cache = "reload"; // what came may have been another file
+      const error = `Python ${ready ? "broke down" : "could not be loaded"}: ${text}`;
+      halt(`${error.replace(/\.$/, "")}. Run tries again.`, error);
+    },
+    loading(_, { what, received, total }) {
+      for (const cell of cells.filter((one) => one.busy)) {
+        const [size, whole] = [Math.ceil(total / 1e6), received === total];
+        say(cell, whole ? `Starting ${what} …` : `Downloading ${what}, ${size} MB …`);
+        cell.progress.hidden = whole;
+        cell.progress.max = total;
+        cell.progress.value = received;
       }
     },
-    loading(cell) {
-      say(cell, "Loading Matplotlib …");
+    refused(cell, { text }) {
+      cell.busy = false;
+      say(cell, `Not run: ${text}. Run tries again.`);
+      update(cell);
     },
-    start(cell) {
-      cell.running = cell.fresh = true;
+    start(cell, { source }) {
+      cell.running = true;
+      cell.fresh = source;
       say(cell, "Running …");
     },
     output(cell, { kind, text }) {
       show(cell, kind, text);
     },
     end(cell, { ok, time }) {
-      if (cell.fresh) clear(cell);
+      if (cell.fresh !== null) clear(cell);
       cell.running = false;
-      verdict(cell, ok);
+      cell.holds = ok;
       const took = time < 1000 ? `${Math.round(time)} ms` : `${(time / 1000).toFixed(1)} s`;
       say(cell, ok ? `Ran in ${took}` : "Ended with an error");
       update(cell);
@@ -211,7 +262,7 @@
       cell.busy = false;
       if (failed !== null && failed !== cell.index) {
         say(cell, `Not run: ${cells[failed].name} ended with an error`);
-        cell.output?.classList.add("bn-live-old");
+        cell.unmet = true;
       } else if (above) {
         const others = above === 1 ? "1 cell" : `${above} cells`;
         say(cell, `${cell.status.textContent}, after ${others} above`);
@@ -231,22 +282,13 @@
     }
     cell.stored ??= [...cell.output.childNodes];
     cell.output.setAttribute("aria-live", "polite");
-    cell.output.classList.remove("bn-live-old");
     cell.output.replaceChildren();
-    cell.fresh = false;
-  }
-
-  /** The tick of a claim is that of the book until its assertion runs here. */
-  function verdict(cell, holds) {
-    const claim = cell.node.querySelector(".bn-claim");
-    if (!claim) return;
-    claim.classList.toggle("bn-failed", !holds);
-    const line = claim.firstElementChild.firstChild;
-    line.data = line.data.replace(/^[✓✗]/, holds ? "✓" : "✗");
+    Object.assign(cell, { shown: cell.fresh, fresh: null, unmet: false });
+    mark(cell);
   }
 
   function show(cell, kind, text) {
-    if (cell.fresh) clear(cell);
+    if (cell.fresh !== null) clear(cell);
     if (kind === "figure") {
       showFigure(cell, text);
       return;
@@ -258,11 +300,20 @@
       block.innerHTML = '<div class="highlight"><pre></pre></div>';
       cell.output.append(block);
     }
-    block.querySelector("pre").append(text);
+    const pre = block.querySelector("pre");
+    pre.textContent = written(pre.textContent + text);
     if (kind !== "error") return;
     for (const box of [cell.node.closest("details"), cell.node.querySelector("details")]) {
       box?.setAttribute("open", "");
     }
+  }
+
+  /** What a terminal shows of a text: after a carriage return, a line is written over. */
+  function written(text) {
+    return text.replace(/\r+\n/g, "\n").replace(/[^\n]*\r[^\n]+/g, (line) => {
+      const over = line.split("\r").reduce((before, after) => after + before.slice(after.length));
+      return line.endsWith("\r") ? `${over}\r` : over;
+    });
   }
 
   /** Show a figure as the book shows its own, with the caption. */
@@ -273,7 +324,7 @@
     made.innerHTML = html;
     const figure = made.firstElementChild;
     const svg = figure.querySelector("svg");
-    if (cell.text === cell.book && frame) {
+    if (cell.shown === cell.book && frame) {
       svg.setAttribute("aria-label", frame.querySelector("svg").getAttribute("aria-label"));
     } else {
       svg.setAttribute("aria-label", `A figure drawn by the changed code of ${cell.name}`);
@@ -286,7 +337,15 @@
     if (figure.scrollWidth > figure.clientWidth) figure.tabIndex = 0; // scrolls by key, too
   }
 
-  for (const cell of cells) addBar(cell);
-  restore();
-  for (const cell of cells) update(cell);
+  if (location.protocol === "file:") {
+    const place = cells.find((cell) => !cell.pre.closest("details"))?.pre.closest(".cell_input");
+    const text = "Opened from a file, code cannot run. <code>make serve</code> shows pages where it can.";
+    place?.insertAdjacentHTML("beforeend", `<p class="bn-live">${text}</p>`);
+    return; // a file cannot start a worker
+  }
+  for (const cell of cells) {
+    addBar(cell);
+    restore(cell);
+    update(cell);
+  }
 })();

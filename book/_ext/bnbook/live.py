@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -41,6 +42,17 @@ def copy_files(app: Sphinx) -> None:
                         path.read_bytes(),
                         zipfile.ZIP_DEFLATED,
                     )
+    (folder / "files.json").write_text(json.dumps(sizes(folder)))
+
+
+def sizes(folder: Path) -> dict[str, dict[str, int]]:
+    """The bytes of each file that the page's Python fetches: to start, and for a figure."""
+    found: dict[str, dict[str, int]] = {"python": {}, "matplotlib": {}}
+    for path in sorted((*folder.glob("*.zip"), *(folder / "pyodide").iterdir())):
+        drawing = path.suffix == ".whl" and not path.name.startswith("numpy-")
+        part = found["matplotlib" if drawing else "python"]
+        part[path.relative_to(folder).as_posix()] = path.stat().st_size
+    return found
 
 
 def add_scripts(

@@ -2,14 +2,20 @@
 
 Read from the code alone. A cell depends on the cells that make or change the names that it uses,
 and on those that draw from the same random generator before it, so that it sees the same numbers
-as in the notebook. What the code does not show, such as a function that changes a global list, is
-not seen; for that the page offers to run all cells above.
+as in the notebook. Of these cells, the first need not run again when they have left all names
+that the others use as they would now: each name has a version, which follows from the code that
+made it and from the versions of what that code used.
+
+What the code does not show, such as a function that changes a global list, is not seen; for that
+the page offers to run all cells above.
 """
 
 import ast
 import symtable
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+
+Versions = dict[str, object]  # of the names that the cells have made so far
 
 
 @dataclass
@@ -31,13 +37,7 @@ def needed(sources: list[str], index: int) -> list[int]:
         sources: the code of the page's cells.
         index: of the cell.
     """
-    cells = [read(source) for source in sources[: index + 1]]
-    modules = {name for cell in cells for name in cell.imports}
-    generators = {name for cell in cells for name in cell.generators}
-    functions = {name: needs for cell in cells for name, needs in cell.functions.items()}
-    for cell in cells:
-        cell.uses |= reach(cell.uses | cell.changes, functions) - cell.binds
-        cell.changes = (cell.changes - modules) | cell.binds | (cell.uses & generators)
+    cells = read_all(sources[: index + 1])
     found, wanted = [index], cells[index].uses
     for above in reversed(range(index)):
         cell = cells[above]
@@ -45,6 +45,57 @@ def needed(sources: list[str], index: int) -> list[int]:
             found.append(above)
             wanted = (wanted - cell.binds) | cell.uses
     return found[::-1]
+
+
+def pending(sources: list[str], index: int, versions: Versions) -> tuple[list[int], set[str]]:
+    """The cells that have to run for a cell's result, and the names that must not be there.
+
+    Args:
+        sources: the code of the page's cells.
+        index: of the cell, which runs in any case.
+        versions: of the names that are there.
+    """
+    order, cells = needed(sources, index), read_all(sources[: index + 1])
+    expected: list[Versions] = [{}]  # before each cell of the order, had they run just now
+    for cell in order[:-1]:
+        expected.append(expected[-1] | made(sources[cell], cells[cell], expected[-1]))
+    wanted: set[str] = set()
+    for count in reversed(range(len(order))):
+        cell = cells[order[count]]
+        wanted = (wanted - cell.binds) | cell.uses
+        wrong = {name for name in wanted if versions.get(name) != expected[count].get(name)}
+        if not wrong:
+            return order[count:], set()
+    return order, wrong & set(versions)  # made by code that is no longer above
+
+
+def after(sources: list[str], index: int, ok: bool, versions: Versions) -> Versions:
+    """The versions when a cell has run, to its end or not."""
+    cell = read_all(sources[: index + 1])[index]
+    if ok:
+        return versions | made(sources[index], cell, versions)
+    return versions | {name: object() for name in cell.changes}  # like no other
+
+
+def made(source: str, cell: Cell, versions: Versions) -> Versions:
+    """The versions of the names that a cell makes or changes."""
+    used = [(name, versions.get(name)) for name in sorted(cell.uses)]
+    return dict.fromkeys(cell.changes, hash((source, *used)))
+
+
+def read_all(sources: list[str]) -> list[Cell]:
+    """What the cells do, each with what those above it say of the names that it uses."""
+    cells = [read(source) for source in sources]
+    modules: set[str] = set()
+    generators: set[str] = set()
+    functions: dict[str, set[str]] = {}
+    for cell in cells:
+        modules |= cell.imports
+        generators |= cell.generators
+        functions |= cell.functions
+        cell.uses |= reach(cell.uses | cell.changes, functions) - cell.binds
+        cell.changes = (cell.changes - modules) | cell.binds | (cell.uses & generators)
+    return cells
 
 
 def reach(names: set[str], functions: dict[str, set[str]]) -> set[str]:

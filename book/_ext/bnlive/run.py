@@ -1,4 +1,4 @@
-"""Run the code of a cell in the one namespace of the page, and send what comes out.
+"""Run the code of cells in the one namespace of the page, and send what comes out.
 
 Each piece is sent as a kind and a text: "stdout", "stderr", "result", "figure" (HTML) or "error".
 """
@@ -17,15 +17,16 @@ from io import StringIO, TextIOBase
 import numpy as np
 from bnbook.svg import inline_svg
 
+from bnlive.plan import Versions, after, pending
+
 PIECES = 200  # of text that are sent at once; then a loop that prints must not flood the page:
 SECONDS = 0.05  # between two pieces
 CHARACTERS = 100_000  # in all of one run
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it lists fonts each time
 
-# Each chapter imports np, but the cell that does may need torch, and then cannot run here.
 page = types.ModuleType("__main__")
-page.__dict__["np"] = np
+versions: Versions = {}  # of the names in it
 prefixes = (f"live{number}-" for number in itertools.count())  # of the ids in figures
 
 
@@ -77,17 +78,47 @@ class Stream(TextIOBase):
 output = Output(lambda kind, text: None)  # of the cell that runs
 
 
-def run(source: str, name: str, receive: Callable[[str, str], None]) -> bool:
-    """Run the code of a cell.
+def prepare(sources: list[str], index: int, everything: bool) -> list[int]:
+    """The cells that have to run for a cell's result, in their order; it comes last.
 
     Args:
-        source: the code.
-        name: what a traceback calls it, such as "cell 3".
+        sources: the code of the page's cells.
+        index: of the cell.
+        everything: whether all cells above it run, in a namespace without what ran before.
+    """
+    order = list(range(index + 1))
+    if everything:
+        page.__dict__.clear()
+        page.__dict__.update(types.ModuleType("__main__").__dict__)
+        versions.clear()
+    else:
+        order, gone = pending(sources, index, versions)
+        for name in gone:
+            page.__dict__.pop(name, None)
+            del versions[name]
+    # Each chapter imports np, but the cell that does may need torch, and then cannot run here.
+    page.__dict__.setdefault("np", np)
+    return order
+
+
+def run(sources: list[str], index: int, receive: Callable[[str, str], None]) -> bool:
+    """Run the code of a cell, which tracebacks call "cell 1" when it is the first.
+
+    Args:
+        sources: the code of the page's cells.
+        index: of the cell.
         receive: takes what comes out.
 
     Returns:
         Whether it ran to its end.
     """
+    ok = execute(sources[index], f"cell {index + 1}", receive)
+    versions.update(after(sources, index, ok, versions))
+    return ok
+
+
+def execute(source: str, name: str, receive: Callable[[str, str], None]) -> bool:
+    """Run code under a name, and say whether it ran to its end."""
     global output
     output = Output(receive)
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
