@@ -78,7 +78,7 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser, site: str) -> Iterator[BrowserContext]:
     """A fresh profile, in which no page may ask another host or write an error to the console."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     faults: list[str] = []
 
     def watch(request: Request) -> None:

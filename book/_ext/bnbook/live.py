@@ -48,7 +48,7 @@ def copy_files(app: Sphinx) -> None:
 def sizes(folder: Path) -> dict[str, dict[str, int]]:
     """The bytes of each file that the page's Python fetches: to start, and for a figure."""
     found: dict[str, dict[str, int]] = {"python": {}, "matplotlib": {}}
-    for path in sorted((*folder.glob("*.zip"), *(folder / "pyodide").iterdir())):
+    for path in sorted((*folder.glob("*.zip"), *folder.glob("pyodide/*"))):
         drawing = path.suffix == ".whl" and not path.name.startswith("numpy-")
         part = found["matplotlib" if drawing else "python"]
         part[path.relative_to(folder).as_posix()] = path.stat().st_size
