@@ -9,6 +9,8 @@
 # make sweeps ONLY=decay    ... or one of them
 # make frameworks           compare with Keras and Flax, in .venv-frameworks, which it sets up
 # make frameworks RECORD=1  ... and write down what they do, in bnlib/frameworks.json
+# make clients              run other people's models and tools, in .venv-clients, which it sets up
+# make clients RECORD=1     ... and write down what is seen, in bnlib/clients.json
 # make bench                how accurate and how fast bnlib and others are here: about four minutes
 # make bench ONLY=accuracy  ... or one of accuracy, speed and gpu
 # make bench RECORD=1       ... and write down the results, in bnlib/records
@@ -25,7 +27,7 @@ SOURCES = $(shell find _config.yml _toc.yml requirements.txt tools/build.py book
 	-type f -not -path '*/.*' -not -name '*.pyc')
 
 .DELETE_ON_ERROR: # a book with warnings is not a book: the next run builds it again
-.PHONY: book pdf serve test lint format types tests frameworks bench notebooks sweeps address clean env live
+.PHONY: book pdf serve test lint format types tests frameworks clients bench notebooks sweeps address clean env live
 
 book: _build/html/index.html
 	@echo "The book: $(CURDIR)/_build/html/index.html"
@@ -59,6 +61,10 @@ tests: live
 frameworks:
 	@$(PYTHON) tools/setup_env.py frameworks
 	BNLIB_RECORD=$(RECORD) .venv-frameworks/bin/python -m pytest tests/frameworks
+
+clients:
+	@$(PYTHON) tools/setup_env.py clients
+	BNLIB_RECORD=$(RECORD) .venv-clients/bin/python -m pytest tests/clients
 
 bench: env
 	@for name in $(or $(ONLY),accuracy speed); do \

@@ -3,12 +3,14 @@
 import copy
 import inspect
 import io
+import json
 import pickle
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from peers import import_torchvision
 from test_torch import assert_close, draw
 
@@ -535,3 +537,17 @@ def test_convert_leaves_other_layers_alone():
 def test_a_model_without_such_layers_is_named():
     with pytest.warns(UserWarning, match="there is no BatchNorm layer in the Linear; expected"):
         convert(torch.nn.Linear(2, 2))
+
+
+def test_the_record_of_other_peoples_code_is_of_the_pinned_versions():
+    """`make clients` makes the record; tests/clients compares it with what is seen."""
+    lines = [
+        line.partition(";")[0].strip()
+        for name in ("requirements.txt", "requirements-clients.txt")
+        for line in (ROOT / name).read_text().splitlines()
+    ]
+    record = json.loads((ROOT / "bnlib" / "clients.json").read_text())
+    versions = {row["package"]: row["version"] for row in record}
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    assert len(versions) > 10
+    assert versions == {package: pinned[package] for package in versions}
