@@ -197,14 +197,17 @@ def stands_in(number: str, others: list[str]) -> bool:
 def test_numbers_in_the_evidence_are_those_of_the_claims() -> None:
     """Each stands in a claim that it is linked to, or in what its part of a record prints."""
     known: dict[str, list[str]] = {}
-    for path in set(PATHS) - set((ROOT / "book/mnist").iterdir()):
+    for path in PATHS:
         notebook = nbformat.read(path, as_version=4)
         recorded = by_record(notebook) if path in RECORDED else {}
         for claim in claims(notebook):
             name = target(notebook, claim)
             before = notebook.cells[notebook.cells.index(claim) - 1].source
             sentence = before.partition(f"({name})=")[2]
-            printed = [output_text(cell) for cell in recorded.get(name, [claim])]
+            cells = recorded.get(name, [claim])
+            if path.parent.name == "mnist":  # what trains prints its numbers apart from its claims
+                cells = code_cells(notebook)
+            printed = [output_text(cell) for cell in cells]
             known[name] = numbers("\n".join([sentence, claim.source, *printed]))
     missing = []
     for row in (ROOT / "book/reference/evidence.md").read_text().splitlines():
