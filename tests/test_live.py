@@ -336,6 +336,15 @@ def served(html: Path) -> None:
         pytest.skip("the book was built without live code: see what tools/live.py says")
 
 
+def gone(page: Page) -> None:
+    """Wait until no worker is left; a test that hears of none in a minute fails."""
+    for _ in range(600):
+        if not page.workers:
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("a worker is still there")
+
+
 def cell(page: Page, number: int) -> Locator:
     return page.locator(".cell.tag_live").nth(number - 1)
 
@@ -497,8 +506,7 @@ def test_after_an_endless_loop_and_an_error_above_the_page_goes_on(
     third.get_by_role("button", name="Reset").click()
     assert output.locator("pre").text_content() == printed
 
-    for worker in page.workers:  # none until the reader runs a cell again
-        worker.wait_for_event("close")
+    gone(page)  # and there is none until the reader runs a cell again
     imports = page.locator(".bn-setup > summary")
     imports.press("Enter")
     open_editor(first)
@@ -509,7 +517,7 @@ def test_after_an_endless_loop_and_an_error_above_the_page_goes_on(
     status = fifth.get_by_role("status")
     expect(status).to_have_text("Not run: cell 1 ended with an error", timeout=STARTS)
     error = first.locator(".bn-live-error")
-    expect(error).to_contain_text('File "cell 1", line 7, in <module>')
+    expect(error).to_contain_text(re.compile(r'File "cell 1", line \d, in <module>'))
     expect(error).to_contain_text("ZeroDivisionError: division by zero")
     expect(error).to_be_visible()  # the box that it is in has opened
 
@@ -814,8 +822,7 @@ def test_on_a_phone_nothing_comes_unasked_and_all_can_be_stopped(
     third.get_by_role("button", name="Stop").tap()
     expect(status).to_have_text("Stopped")
     expect(progress).to_be_hidden()
-    for worker in page.workers:
-        worker.wait_for_event("close")
+    gone(page)
     Faulty.held.set()
     third.get_by_role("button", name="Run, cell 3").tap()
     expect(status).to_contain_text("Ran in", timeout=STARTS)
