@@ -31,7 +31,7 @@ print("np.from_dlpack(v)           ", attempt(np.from_dlpack, v))
 print("torch.from_dlpack(v)        ", attempt(torch.from_dlpack, v))
 print("np.from_dlpack(resolve_neg) ", attempt(np.from_dlpack, v.resolve_neg()))
 END
-diff "$folder/seen" - <<'END'
+diff "$folder/seen" - <<'END' || exit 1
 v                            [-2.0, 4.0]
 v.numpy()                    RuntimeError: Can't call numpy() on Tensor that has negative bit set. Use tensor.resolve_neg().numpy() instead.
 np.from_dlpack(z.conj())     BufferError: Can't export tensors with the conjugate bit set
