@@ -1,34 +1,56 @@
-r"""Batch Normalization in NumPy: accurate to the last digits of float32, and fast.
+r"""Batch Normalization of NumPy arrays: accurate to the last digits of float32, and fast.
 
-How the digits are kept (float16 is computed in float32; float64 runs through the same lines):
-
-- Where a mean is more than 1.4 standard deviations from zero, sums are taken of d = x − K, with K
-  near the mean of each channel. E[x²] − E[x]² alone cancels: at a mean of 3,000 standard deviations
-  float32 has no digit left.
-- Few values are added in float32; the partial sums are added in float64.
-- Mean and variance stay in float64; what is left of the mean after K goes into the constant c of
-  y = d·a + c.
-- A channel whose standard deviation is far from 1 is multiplied by a power of two, which is exact:
-  d = x·s − K·s. So no square and no product leaves the range of float32. Likewise g = dy·t.
-
-How passes over memory are saved: one sweep over the mini-batch finds both sums, a second one
-applies what follows from them. `bnlib.blocks` makes the sweeps, and says how. A small mini-batch
-needs none of this: it is computed in float64 as it stands.
+Here are the functions that one calls, and their checks. `bnlib.formulas` has the equations,
+`bnlib.blocks` goes through the arrays, in loops that Numba compiles or block by block in NumPy:
+`backend_for` tells which. float16 is computed in float32; all sums are in float64.
 """
 
 import math
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bnlib import blocks
 from bnlib._messages import short
-from bnlib.blocks import Sweep, work_dtype
+from bnlib.blocks import Statistics, work_dtype
 
-_SMALL = 1 << 13  # values of a mini-batch that is computed in float64 as it stands
-_NORMAL = 2.0**-28, 2.0**28  # variances for which no power of two is needed
 _FLOAT16, _FLOAT32, _FLOAT64 = map(np.dtype, (np.float16, np.float32, np.float64))
+
+
+class Backend(NamedTuple):
+    """What computes a BatchNorm, and why.
+
+    Attributes:
+        name: "numba" or "numpy", and in `bnlib.torch` also "triton" or "torch".
+        reason: why it is this one.
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def backend_for(x: np.ndarray) -> Backend:
+    """What the functions of this module compute a mini-batch with, here and now, and why.
+
+    Args:
+        x: the mini-batch.
+
+    Returns:
+        The `Backend`.
+
+    Raises:
+        TypeError: x is not an array of floating-point numbers.
+        ValueError: a shape is not (N, C) or (N, C, *spatial).
+    """
+    _check_x("x", x)
+    engine, reason = blocks.engine()
+    return Backend("numpy" if engine is blocks.interpreted else "numba", reason)
 
 
 @dataclass(slots=True, eq=False)
@@ -37,25 +59,32 @@ class Cache:
 
     Attributes:
         x: the mini-batch itself, not a copy; it must not change before the backward pass.
-        mean: batch mean, (C,), float64, in units of x.
-        var: biased batch variance (1/m), (C,), float64, in units of x².
+        statistics: near, rest, var and inv_std of each channel, as `bnlib.blocks` has them.
         count: m, the number of values of a channel.
-        inv_std: 1 / sqrt(var + eps), (C,), float64.
         gamma: the scale, (C,), or None; a copy, since an optimizer may change it.
         has_beta: whether there was a beta.
-        sweep: how x is read, with what float32 needs to hold it; None for a small mini-batch.
-        centered: x - mean in float64, (m, C), for a small mini-batch; None for a large one.
     """
 
     x: np.ndarray
-    mean: np.ndarray
-    var: np.ndarray
+    statistics: Statistics
     count: int
-    inv_std: np.ndarray
     gamma: np.ndarray | None
     has_beta: bool
-    sweep: Sweep | None = None
-    centered: np.ndarray | None = None
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Batch mean, (C,), float64, in units of x."""
+        return self.statistics.near + self.statistics.rest
+
+    @property
+    def var(self) -> np.ndarray:
+        """Biased batch variance (1/m), (C,), float64, in units of x²."""
+        return self.statistics.var
+
+    @property
+    def inv_std(self) -> np.ndarray:
+        """1 / sqrt(var + eps), (C,), float64."""
+        return self.statistics.inv_std
 
 
 def batch_norm_train(
@@ -106,14 +135,11 @@ def batch_norm_train(
     _check_out(out, x, x=x)
     _check_threads(threads)
     y = np.empty_like(x, subok=False) if out is None else out
-    with np.errstate(over="ignore", invalid="ignore"):
-        if x.size <= _SMALL:
-            return y, _train_small(x, gamma, beta, eps, y)
-        sweep = Sweep(x, threads)
-        mean, var = _statistics(sweep, x)
-        inv_std = 1 / np.sqrt(var + eps)
-        _normalize(sweep, x, mean, inv_std if gamma is None else inv_std * gamma, beta, y)
-    return y, Cache(x, mean, var, count, inv_std, _copy(gamma), beta is not None, sweep)
+    scale, shift = _filled(gamma, 1.0, x), _filled(beta, 0.0, x)
+    with _silent():
+        statistics = blocks.train(x, scale, shift, eps, y, threads)
+    gamma = None if gamma is None else np.array(gamma)
+    return y, Cache(x, statistics, count, gamma, beta is not None)
 
 
 def batch_norm_backward(
@@ -152,13 +178,9 @@ def batch_norm_backward(
     _check_out(out, x, x=x, dy=dy)
     _check_threads(threads)
     dx = np.empty_like(x, subok=False) if out is None else out
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        a = cache.inv_std if gamma is None else cache.inv_std * gamma
-        if cache.sweep is None:
-            dgamma, dbeta = _backward_small(dy, cache, a, dx)
-        else:
-            cache.sweep.threads = threads
-            dgamma, dbeta = _backward(cache.sweep, dy, cache, a, dx)
+    scale = _filled(gamma, 1.0, x)
+    with _silent():
+        dgamma, dbeta = blocks.backward(x, dy, scale, cache.statistics, dx, threads)
         return (
             dx,
             None if gamma is None else dgamma.astype(gamma.dtype),
@@ -210,23 +232,10 @@ def batch_norm_inference(
     if out is None or not _same_memory(out, x):
         _check_out(out, x, x=x)
     _check_threads(threads)
-    a = 1 / np.sqrt(var + eps) * (1 if gamma is None else gamma)
     y = np.empty_like(x, subok=False) if out is None else out
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        if x.size <= _SMALL:
-            z = (_rows(x) - mean) * a
-            _store(z if beta is None else z + beta, y)
-            return y
-        # x·s fits into float32 whatever mean and a are, and a/s as well.
-        sweep = Sweep(x, threads)
-        size = np.maximum(1 / abs(a), abs(mean) * 2.0**-160)
-        sweep.power = _power(size, 2.0**-60, 2.0**60)
-        far = mean * mean > 2 * var
-        if np.count_nonzero(far):
-            sweep.shift = np.where(far, mean.astype(sweep.work), 0)
-            if sweep.power is not None:
-                sweep.shift *= sweep.power
-        _normalize(sweep, x, mean, a, beta, y)
+    with _silent():
+        a = _filled(gamma, 1.0, x) / np.sqrt(var + eps)
+        blocks.inference(x, mean, a, _filled(beta, 0.0, x).astype(np.float64), y, threads)
     return y
 
 
@@ -279,155 +288,19 @@ def fold(
     return new_weight.astype(weight.dtype), new_bias.astype(work_dtype(weight.dtype))
 
 
-# A small mini-batch: the formulas as they stand, in float64, on rows of C values.
+def _silent() -> np.errstate:
+    """What overflows or is no number says so in the result."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
-def _train_small(
-    x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None, eps: float, y: np.ndarray
-) -> Cache:
-    """y = gamma·(x - mean)·inv_std + beta; sums over the rows as ones @ x."""
-    centered = _rows(x)
-    m = max(1, len(centered))
-    ones = np.ones(len(centered))
-    mean = ones @ centered / m
-    centered -= mean
-    if x.dtype == _FLOAT64:  # where the mean is rounded: what it left behind
-        rest = ones @ centered / m
-        centered -= rest
-        mean += rest
-    var = ones @ (centered * centered) / m
-    inv_std = 1 / np.sqrt(var + eps)
-    z = centered * (inv_std if gamma is None else gamma * inv_std)
-    if beta is not None:
-        z += beta
-    _store(z, y)
-    count, gamma = len(centered), _copy(gamma)
-    return Cache(x, mean, var, count, inv_std, gamma, beta is not None, centered=centered)
+def _filled(v: np.ndarray | None, value: float, x: np.ndarray) -> np.ndarray:
+    """v, or where there is none as many times the value as x has channels."""
+    return _constant(value, x.shape[1], work_dtype(x.dtype)) if v is None else v
 
 
-def _backward_small(
-    dy: np.ndarray, cache: Cache, a: np.ndarray, dx: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """dx = a·(dy - mean(dy) - x̂·mean(dy·x̂)), where x̂ = centered·inv_std; dgamma; dbeta."""
-    centered, inv_std, wide_dy = cache.centered, cache.inv_std, _rows(dy)
-    m = max(1, len(wide_dy))
-    ones = np.ones(len(wide_dy))
-    dbeta = ones @ wide_dy
-    dgamma = ones @ (wide_dy * centered) * inv_std
-    z = centered * (inv_std * dgamma / -m)
-    z += wide_dy
-    z -= dbeta / m
-    z *= a
-    _store(z, dx)
-    return dgamma, dbeta
-
-
-def _copy(gamma: np.ndarray | None) -> np.ndarray | None:
-    return None if gamma is None else np.array(gamma)
-
-
-def _rows(x: np.ndarray) -> np.ndarray:
-    """A copy of x as (m, C), float64."""
-    last = x if x.ndim == 2 else np.moveaxis(x, 1, -1)
-    return last.astype(np.float64, order="C").reshape(-1, x.shape[1])
-
-
-def _store(z: np.ndarray, out: np.ndarray) -> None:
-    """Round (m, C) into out, (N, C, *spatial)."""
-    last = out if out.ndim == 2 else np.moveaxis(out, 1, -1)
-    last[...] = z.reshape(last.shape)
-
-
-# A large one. Statistics and factors are (C,), float64; None stands for a factor 1 or a term 0.
-
-
-def _statistics(sweep: Sweep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance of each channel; gives the sweep the s and K·s of d = x·s - K·s."""
-    mean, var = _moments(sweep, x)
-    low, high = _NORMAL
-    if np.count_nonzero((var > low) & (var < high)) == len(var):
-        return mean, var
-    # Where squares may have left float32, those of x·2^-100 or (x - K)·2^100 do not.
-    power = np.where(var < 2.0**100, 1.0, 2.0**-100)
-    power[(var < 2.0**-100) & (abs(mean) < 1e-4)] = 2.0**100
-    again = power != 1
-    shift = np.zeros(len(mean)) if sweep.shift is None else sweep.shift
-    if np.count_nonzero(again):
-        sweep.power = power
-        sweep.shift = np.where(power < 1, 0, mean.astype(sweep.work) * power)
-        mean_again, var_again = _moments(sweep, x)
-        mean = np.where(again, mean_again / power, mean)
-        var = np.where(again, var_again / power**2, var)
-        shift = np.where(again, sweep.shift / power, shift)
-    sweep.power = _power(np.sqrt(var), low**0.5, high**0.5)
-    sweep.shift = shift if sweep.power is None else shift * sweep.power
-    return mean, var
-
-
-def _moments(sweep: Sweep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance of x·s; gives the sweep a K·s near each mean that is far from 0."""
-    for _ in range(3):
-        rest, var = sweep.sums(x) / sweep.count
-        squared_rest = rest * rest
-        var -= squared_rest
-        mean = rest if sweep.shift is None else sweep.shift + rest
-        # Σ d² holds (mean - K)² beside the variance: a K far from the mean costs digits.
-        far = squared_rest > 2 * var
-        if not np.count_nonzero(far):
-            return mean, var
-        shift = 0 if sweep.shift is None else sweep.shift
-        sweep.shift = np.where(far, mean.astype(sweep.work), shift)
-    return mean, np.maximum(var, 0)
-
-
-def _normalize(
-    sweep: Sweep,
-    x: np.ndarray,
-    mean: np.ndarray,
-    a: np.ndarray,
-    beta: np.ndarray | None,
-    y: np.ndarray,
-) -> None:
-    """y = a·(x - mean) + beta as d·(a/s) + c."""
-    if sweep.power is not None:
-        mean, a = mean * sweep.power, a / sweep.power
-    a = sweep.finite(a)
-    c = (-mean if sweep.shift is None else sweep.shift - mean) * a
-    sweep.apply(x, (a, c if beta is None else c + beta), y)
-
-
-def _backward(
-    sweep: Sweep, dy: np.ndarray, cache: Cache, a: np.ndarray, dx: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """dx = a·(dy - mean(dy) - x̂·mean(dy·x̂)) as (a/t)·(d·b + g + c); dgamma; dbeta."""
-    mean, inv_std = cache.mean, cache.inv_std
-    if sweep.power is not None:
-        mean, inv_std = mean * sweep.power, inv_std / sweep.power
-    rest = mean if sweep.shift is None else mean - sweep.shift
-    sums = sweep.sums(cache.x, dy)
-    t = _power(1 / abs(a), 2.0**-126, 2.0**100)  # so that float32 holds a/t
-    if not sums.reshape(-1) @ sums.reshape(-1) < 2.0**160:  # and no sum of g·d leaves it
-        small = np.where(abs(sums).max(0) < 2.0**80, 1, 2.0**-100)
-        sums = sweep.sums(cache.x, dy, small) / small
-        t = np.where(small < 1, np.minimum(1 if t is None else t, 2.0**-20), 1 if t is None else t)
-    dbeta, products = sums
-    dgamma = (products - rest * dbeta) * inv_std
-    b = dgamma * (inv_std / -sweep.count)
-    c = dbeta / -sweep.count - rest * b
-    factors = (b, c, a) if t is None else (b * t, c * t, sweep.finite(a / t))
-    sweep.apply(cache.x, factors, dx, dy, t)
-    return dgamma, dbeta
-
-
-def _power(size: np.ndarray, low: float, high: float) -> np.ndarray | None:
-    """Powers of two that bring sizes, (C,), into low … high; None where all are. 0 stays 0."""
-    if size.min() >= low and size.max() <= high:
-        return None
-    off = ((size < low) | (size > high)) & (size > 0) & (size < np.inf)
-    if not np.count_nonzero(off):  # but 0, infinite or NaN
-        return None
-    exponent = np.frexp(np.clip(size, low, high) / np.where(off, size, 1))[1]
-    return np.where(off, np.ldexp(1.0, np.clip(exponent, -120, 120)), 1.0)
+@lru_cache(64)
+def _constant(value: float, channels: int, dtype: np.dtype) -> np.ndarray:
+    return np.full(channels, value, dtype)
 
 
 # Checks. Each error names the argument, what it was, and what was expected.

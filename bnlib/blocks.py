@@ -1,29 +1,37 @@
-"""Going through a mini-batch block by block, for sums and for functions of its values.
+"""How a mini-batch is gone through: in strips of channels and ranges of rows, by several threads.
 
-What one operation leaves in the cache is still there for the next, and it works in the output
-itself. Arrays are read in the order of memory, whatever it is.
+What goes over memory are `sums` and `write_y` or `write_dx`. Numba compiles them where it is there
+(`bnlib.compiled`), else NumPy does the work (`bnlib.interpreted`): such a module is an *engine*.
 
-Few values are added in float32, and their sums in float64. Blocks do not depend on the number of
-threads, and the sums of the blocks are added in their order: any number of threads gives the same
-bits.
+A strip is one channel where channels are large, else some channels side by side. Where a strip
+fits into the cache, what was read for its sums is still there when it is normalized. Where none
+does, rows are read from end to end, for memory is slow in small pieces.
+
+The cuts do not depend on the number of threads, and sums of ranges are added in their order: any
+number of threads gives the same bits.
+
+Source: chapter "Fast on the CPU".
 """
 
 import functools
 import math
 import os
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-_BLOCK = 1 << 18  # values of a block: 1 MiB in float32
-_WIDTH = 1 << 11  # values of a row of a block
-_POSITIONS = 1 << 7  # with as many positions, the rows of a block are channels
-_ROWS, _TERMS = 8, 512  # rows, and positions, that are added in float32
-_STRIPES = 32  # parts of a sweep, which threads share
+from bnlib import interpreted
+from bnlib._messages import short
+
+_PIECE = 512  # positions from which on a strip is a single channel
+_CACHE = 1 << 19  # bytes of a strip that stay in the cache
+_ROW = 4096  # values of a row of a strip, at most
+_RANGES, _ROWS = 16, 256  # ranges of rows at most, and rows of a range at least
+_ALONE = 1 << 16  # values up to which one thread is faster than waking another
 
 
 def work_dtype(dtype: np.dtype) -> np.dtype:
@@ -31,216 +39,262 @@ def work_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
-class Sweep:
-    """Sweeps over a mini-batch x, block by block, for sums of d = x·s - K·s and for functions of d.
+class Layout(NamedTuple):
+    """How arrays (N, C, *spatial) lie in memory, and how they are cut.
 
-    The axes are put in the order of x's strides and merged to (B, C, S). With many positions, S, a
-    block has shape (b, c, s), and factors of its channels go with it as (c, 1). With few, `tile` of
-    the B lie in a row of a block, (k, tile·c·S), for NumPy is slow on short rows; the factors are
-    repeated likewise.
-
-    Source: chapter "Fast on the CPU".
+    Attributes:
+        axes: the axes in the order of memory, or None where they are so.
+        shape: (B, C, S): these axes, merged.
+        channels: of a strip.
+        rows: of a range.
     """
 
-    def __init__(self, x: np.ndarray, threads: int) -> None:
-        strides = [abs(s) if n > 1 else 0 for s, n in zip(x.strides, x.shape, strict=True)]
-        if x.shape[1] == 1:
-            strides[1] = max(strides) + 1  # one channel: all the rest are positions
-        self.axes = sorted(range(x.ndim), key=lambda i: -strides[i])
-        sizes, channel = [x.shape[i] for i in self.axes], self.axes.index(1)
-        b, c, s = math.prod(sizes[:channel]), x.shape[1], math.prod(sizes[channel + 1 :])
-        self.shape, self.count = (b, c, s), b * s
-        self.work = work_dtype(x.dtype)
-        self.power: np.ndarray | None = None  # s
-        self.shift: np.ndarray | None = None  # K·s
-        self.threads = threads
-        # A block that must be copied or converted takes memory.
-        size = _BLOCK if x.dtype == self.work and self._as_3d(x).flags.c_contiguous else _BLOCK // 4
-        if s >= _POSITIONS:
-            width, s_step = s, min(s, size)
-            c_step = min(c, max(1, size // s_step))
-            b_step = min(b, max(1, size // (c_step * s_step)))
-            self.tile = 0
-            self.partial = b_step, -(-s_step // _TERMS)
-        else:
-            s_step, c_step = s, min(c, max(1, 8 * _WIDTH // s))
-            self.tile = min(b, max(1, _WIDTH // (c_step * s)))
-            width = self.tile * c_step * s
-            b_step = self.tile * max(1, size // width)
-            self.partial = self.tile, s
-        self.buffer = max(16, min(width, 8192) // 16 * 16)  # with a row or less, NumPy copies none
-        whole = b - b % self.tile if self.tile else b
-        rows = [slice(i, min(i + b_step, whole)) for i in range(0, whole, b_step)]
-        rows += [slice(whole, b)] if whole < b else []
-        blocks = [(i, slice(k, k + s_step)) for i in rows for k in range(0, s, s_step)]
-        channels = [slice(j, min(j + c_step, c)) for j in range(0, c, c_step)]
-        step = -(-len(blocks) * len(channels) // _STRIPES)
-        self.tasks = [
-            (j, blocks[i : i + step]) for j in channels for i in range(0, len(blocks), step)
-        ]
+    axes: tuple[int, ...] | None
+    shape: tuple[int, int, int]
+    channels: int
+    rows: int
 
-    def sums(
-        self, x: np.ndarray, dy: np.ndarray | None = None, dy_power: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Σ g and Σ g·d of each channel, (2, C), where g = dy·t; without dy, Σ d and Σ d²."""
-        x, dy = self._as_3d(x), None if dy is None else self._as_3d(dy)
-        add = _add_rows if self.tile else _add_positions
-
-        def load(block: tuple[slice, ...], s: Any, k: Any, t: Any) -> tuple[np.ndarray, np.ndarray]:
-            d = self._load(x[block], s, k).astype(self.work, copy=False)
-            if dy is None:
-                return d, d
-            return self._load(dy[block], t, None).astype(self.work, copy=False), d
-
-        def task(channels: slice, blocks: list[tuple[slice, slice]]) -> np.ndarray:
-            s, k, t = (self._spread(v, channels) for v in (self.power, self.shift, dy_power))
-            b, parts = self.partial
-            partial = np.zeros((2, b, channels.stop - channels.start, parts))
-            for rows, positions in blocks:
-                add(*load((rows, channels, positions), s, k, t), partial)
-            return partial.sum((1, 3))
-
-        total = np.zeros((2, self.shape[1]))
-        for (channels, _), part in zip(self.tasks, self._run(task), strict=True):
-            total[:, channels] += part
-        return total
-
-    def apply(
-        self,
-        x: np.ndarray,
-        factors: tuple[np.ndarray, ...],
-        out: np.ndarray,
-        dy: np.ndarray | None = None,
-        dy_power: np.ndarray | None = None,
-    ) -> None:
-        """out = d·b + c for factors (b, c); with dy, out = (d·b + g + c)·a for (b, c, a)."""
-        x, dy = self._as_3d(x), None if dy is None else self._as_3d(dy)
-        result = self._as_3d(out)
-        in_place = result.flags.c_contiguous and result.dtype == self.work
-
-        def task(channels: slice, blocks: list[tuple[slice, slice]]) -> None:
-            s, k, t, *spread = (
-                self._spread(v, channels) for v in (self.power, self.shift, dy_power, *factors)
-            )
-            for rows, positions in blocks:
-                part = result[rows, channels, positions]
-                z = self._cut(part)
-                if not in_place:
-                    z = np.empty(z.shape, self.work)
-                b, c, *a = (v[..., : z.shape[-1]] for v in spread)
-                np.multiply(self._load(x[rows, channels, positions], s, k, z), b, out=z)
-                if dy is not None:
-                    z += self._load(dy[rows, channels, positions], t, None)
-                z += c
-                if a:
-                    z *= a[0]
-                if not in_place:
-                    part[...] = z.reshape(part.shape)
-
-        self._run(task)
-        if not np.may_share_memory(result, out):
-            ordered = out.transpose(self.axes)
-            ordered[...] = result.reshape(ordered.shape)
-
-    def finite(self, a: np.ndarray) -> np.ndarray:
-        """A factor as the dtype can hold it: infinity times 0 would be no number."""
-        largest = np.finfo(self.work).max
-        return np.clip(a, -largest, largest)
-
-    def _as_3d(self, v: np.ndarray) -> np.ndarray:
+    def view(self, v: np.ndarray) -> np.ndarray:
         """(B, C, S), a view unless the axes of v cannot be merged."""
-        return v.transpose(self.axes).reshape(self.shape)
+        return (v if self.axes is None else v.transpose(self.axes)).reshape(self.shape)
 
-    def _cut(self, block: np.ndarray) -> np.ndarray:
-        """(b, c, s), or with few positions rows of a tile, (k, tile·c·s); (1, b·c·s) at the end."""
-        if not self.tile:
-            return block
-        b = len(block)
-        return block.reshape(1 if b % self.tile else b // self.tile, -1)
 
-    def _spread(self, v: np.ndarray | None, channels: slice) -> Any:
-        """A factor of the channels in the shape that goes with a block."""
-        if v is None:
-            return None
-        column = v[channels, None]
-        if not self.tile:
-            return column.astype(self.work)
-        repeated = np.empty((self.tile, len(column), self.shape[2]), self.work)
-        repeated[...] = column
-        return repeated.reshape(-1)
+@functools.lru_cache(1024)
+def layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Layout:
+    """That of an array."""
+    steps = [abs(s) if n > 1 else 0 for s, n in zip(strides, shape, strict=True)]
+    if shape[1] == 1:
+        steps[1] = max(steps) + 1  # one channel: all the rest are positions
+    axes = sorted(range(len(shape)), key=lambda i: -steps[i])
+    sizes, channel = [shape[i] for i in axes], axes.index(1)
+    b, c, s = math.prod(sizes[:channel]), shape[1], math.prod(sizes[channel + 1 :])
+    fit = _CACHE // max(1, b * itemsize)  # values of a row of a strip that stays in the cache
+    channels = 1 if s > _PIECE else max(1, min(c, (fit if fit >= _PIECE else _ROW) // max(1, s)))
+    rows = max(_ROWS, -(-b // (4 * _RANGES)) * 4)
+    return Layout(None if axes == sorted(axes) else tuple(axes), (b, c, s), channels, rows)
 
-    def _load(
-        self,
-        block: np.ndarray,
-        power: np.ndarray | None,
-        shift: np.ndarray | None,
-        out: np.ndarray | None = None,
+
+@functools.cache
+def engine() -> tuple[ModuleType, str]:
+    """The module that computes, and why it is this one."""
+    try:
+        from bnlib import compiled
+    except Exception as error:  # whatever it is, NumPy will do
+        return interpreted, f"Numba cannot be used here: {short(str(error))}"
+    return compiled, "Numba compiles the loops"
+
+
+class Statistics(NamedTuple):
+    """What a forward pass knows of each channel: (C,), float64. The mean is near + rest."""
+
+    near: np.ndarray
+    rest: np.ndarray
+    var: np.ndarray
+    inv_std: np.ndarray
+
+
+def train(
+    x: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    eps: float,
+    y: np.ndarray,
+    threads: int,
+    residual: np.ndarray | None = None,
+    relu: bool = False,
+) -> Statistics:
+    """y = BN(x) + residual, and with relu max(0, ·) of it."""
+    add = residual is not None
+    if not x.size:
+        return Statistics(*np.zeros((3, x.shape[1])), np.full(x.shape[1], eps**-0.5))
+    sweeps = _Sweeps([x, x if residual is None else residual, y], 1, threads)
+    stats = Statistics(*np.empty((4, x.shape[1])))
+    module, _ = engine()
+    near, rest, var, inv_std = stats
+    if hasattr(module, "train") and sweeps.plain and not sweeps.by_rows:
+        sweeps.in_one(module.train, gamma, beta, *stats, eps, add=add, relu=relu)
+        return stats
+    m = x.size // x.shape[1]
+
+    def strip(part: slice) -> None:
+        near[part] = sweeps.arrays[0][0, part, 0]
+        for again in range(1 + (x.itemsize == 8)):  # float64 has no digits to spare
+            if again:
+                near[part] += rest[part]
+            total = sweeps.sum(module.sums, part, near, False, False)
+            rest[part], var[part] = module.moments(*total, m)
+        inv_std[part] = 1 / np.sqrt(var[part] + eps)
+        a = inv_std[part] * gamma[part]
+        vectors = near[part], rest[part], a, beta[part].astype(np.float64)
+        sweeps.write(module.write_y, part, vectors, add, relu)
+
+    sweeps.each_strip(strip)
+    sweeps.finish()
+    return stats
+
+
+def backward(
+    x: np.ndarray,
+    dy: np.ndarray,
+    gamma: np.ndarray,
+    stats: Statistics,
+    dx: np.ndarray,
+    threads: int,
+    y: np.ndarray | None = None,
+    dz: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """dx; and dγ and dβ, (C,). With y, dy comes back to a ReLU that gave y; dz is what it lets by."""
+    relu, keep = y is not None, dz is not None
+    if not x.size:
+        return np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    module, _ = engine()
+    arrays = [x, dy, x if y is None else y, x if dz is None else dz, dx]
+    sweeps = _Sweeps(arrays, 1 + keep, threads)
+    dgamma, dbeta = np.empty((2, x.shape[1]))
+    near, rest, _, inv_std = stats
+    if hasattr(module, "backward") and sweeps.plain and not sweeps.by_rows:
+        sweeps.in_one(
+            module.backward, gamma, near, rest, inv_std, dgamma, dbeta, relu=relu, keep=keep
+        )
+        return dgamma, dbeta
+    m = x.size // x.shape[1]
+
+    def strip(part: slice) -> None:
+        dbeta[part], products = sweeps.sum(module.sums, part, near, True, relu)
+        b, c, dgamma[part] = module.dx_factors(
+            dbeta[part], products, rest[part], inv_std[part], m
+        )
+        vectors = near[part], rest[part], b, c, inv_std[part] * gamma[part]
+        sweeps.write(module.write_dx, part, vectors, relu, keep)
+
+    sweeps.each_strip(strip)
+    sweeps.finish()
+    return dgamma, dbeta
+
+
+def inference(
+    x: np.ndarray,
+    mean: np.ndarray,
+    a: np.ndarray,
+    beta: np.ndarray,
+    y: np.ndarray,
+    threads: int,
+    residual: np.ndarray | None = None,
+    relu: bool = False,
+) -> None:
+    """y = (x − mean)·a + beta + residual, all four (C,), float64."""
+    if not x.size:
+        return
+    module, _ = engine()
+    sweeps = _Sweeps([x, x if residual is None else residual, y], 1, threads, whole=True)
+    vectors = mean, np.zeros_like(mean), a, beta
+    sweeps.write(module.write_y, slice(0, x.shape[1]), vectors, residual is not None, relu)
+    sweeps.finish()
+
+
+class _Sweeps:
+    """Arrays that are gone through together, in the layout of the first one.
+
+    Args:
+        arrays: x, what else is read, and at the end what is written.
+        written: how many are written, at the end of arrays.
+        threads: how many threads to use.
+        whole: whether no sums are needed, so that ranges of rows may be as small as one likes.
+    """
+
+    def __init__(
+        self, arrays: Sequence[np.ndarray], written: int, threads: int, whole: bool = False
+    ) -> None:
+        x, self.results = arrays[0], arrays[-written:]
+        self.layout = layout(x.shape, x.strides, x.itemsize)
+        self.arrays = [self.layout.view(v if v.flags.writeable else _unlocked(v)) for v in arrays]
+        self.threads = threads if x.size > _ALONE else 1
+        self.work = work_dtype(x.dtype)
+        self.plain = x.dtype == self.work and all(v.flags.c_contiguous for v in self.arrays)
+        b, c, _ = self.layout.shape
+        self.rows = -(-b // self.threads) if whole else self.layout.rows
+        few = whole or c < 2 * self.layout.channels * self.threads
+        self.by_rows = self.rows < b and few and (self.threads > 1 or not self.plain)
+
+    def finish(self) -> None:
+        """Bring home the results of which there was no view."""
+        for v, made in zip(self.results, self.arrays[-len(self.results) :], strict=True):
+            if not np.may_share_memory(v, made):
+                ordered = v if self.layout.axes is None else v.transpose(self.layout.axes)
+                ordered[...] = made.reshape(ordered.shape)
+
+    def in_one(self, function: Callable[..., Any], *vectors: Any, **flags: bool) -> None:
+        """function, which takes strips and ranges by itself, for all channels, in threads."""
+        c, step = self.layout.shape[1], self.layout.channels
+        share = -(-c // (step * self.threads)) * step
+
+        def run(first: int) -> None:
+            last = min(first + share, c)
+            function(*self.arrays, *vectors, step, self.rows, first, last, *flags.values())
+
+        _in_threads(run, range(0, c, share), self.threads)
+        self.finish()
+
+    def each_strip(self, function: Callable[[slice], None]) -> None:
+        """function(channels) for each strip."""
+        c, step = self.layout.shape[1], self.layout.channels
+        strips = [slice(i, min(i + step, c)) for i in range(0, c, step)]
+        _in_threads(function, strips, 1 if self.by_rows else self.threads)
+
+    def sum(
+        self, function: Callable[..., Any], part: slice, near: np.ndarray, *flags: bool
     ) -> np.ndarray:
-        """x·s - K·s of a block, in out where given; where there is nothing to do, the block."""
-        v = self._cut(block)
-        if v.strides[-1] != v.itemsize:
-            v = v.copy()  # sums are less accurate, and slow, with gaps between the values
-        w = v.shape[-1]
-        if power is not None:
-            v = out = np.multiply(v, power[..., :w], out=out)
-        if shift is not None:
-            v = np.subtract(v, shift[..., :w], out=out)
-        return v
+        """The sums of a strip over all rows, (2, channels)."""
 
-    def _run(self, task: Callable[[slice, list[tuple[slice, slice]]], Any]) -> list[Any]:
-        """The results of the tasks, in order; threads take the next task when they are free."""
-        results: list[Any] = [None] * len(self.tasks)
-        todo = deque(range(len(self.tasks)))
+        def one(rows: slice) -> np.ndarray:
+            arrays, span = self._cut(part, rows)
+            sums: np.ndarray = function(*arrays[:3], near[part], *span, *flags)
+            return sums
 
-        def work() -> None:
-            while todo:
-                try:
-                    i = todo.popleft()
-                except IndexError:  # another thread was faster
-                    return
-                results[i] = task(*self.tasks[i])
+        return functools.reduce(np.add, self._ranges(one))
 
-        np.setbufsize(self.buffer)  # until the end of errstate
-        helpers = [
-            _pool().submit(copy_context().run, work)
-            for _ in range(min(self.threads, len(self.tasks)) - 1)
-        ]
-        try:
-            work()
-        finally:
-            todo.clear()
-            for helper in helpers:
-                if not helper.cancel():
-                    helper.result()
-        return results
+    def write(
+        self, function: Callable[..., Any], part: slice, vectors: Iterable[Any], *flags: bool
+    ) -> None:
+        """Write a strip."""
+        vectors = list(vectors)
 
+        def one(rows: slice) -> None:
+            arrays, span = self._cut(part, rows)
+            function(*arrays, *vectors, *span, *flags)
+            if not self.plain:
+                n = len(self.results)
+                for v, made in zip(self.arrays[-n:], arrays[-n:], strict=True):
+                    v[rows, part] = made
 
-def _add_rows(g: np.ndarray, d: np.ndarray, partial: np.ndarray) -> None:
-    """Add Σ g and Σ g·d over the rows of (k, tile·c·s) to partial, (2, tile, c, s)."""
-    width = g.shape[1]
-    sums = partial.reshape(2, -1)[:, :width]
-    for part, n in _parts(len(g), _ROWS):
-        g_parts, d_parts = (v[part].reshape(-1, n, width) for v in (g, d))
-        sums[0] += np.add.reduce(np.add.reduce(g_parts, 1), 0, np.float64)
-        sums[1] += np.add.reduce(np.einsum("kij,kij->kj", g_parts, d_parts), 0, np.float64)
+        self._ranges(one)
+
+    def _ranges(self, function: Callable[[slice], Any]) -> list[Any]:
+        b = self.layout.shape[0]
+        ranges = [slice(i, min(i + self.rows, b)) for i in range(0, b, self.rows)]
+        return _in_threads(function, ranges, self.threads if self.by_rows else 1)
+
+    def _cut(self, part: slice, rows: slice) -> tuple[list[np.ndarray], tuple[int, ...]]:
+        """The arrays, and the channels and rows in them; copies of these where it must be."""
+        if self.plain:
+            return self.arrays, (part.start, part.stop, rows.start, rows.stop)
+        made = [np.ascontiguousarray(v[rows, part], self.work) for v in self.arrays]
+        return made, (0, part.stop - part.start, 0, rows.stop - rows.start)
 
 
-def _add_positions(g: np.ndarray, d: np.ndarray, partial: np.ndarray) -> None:
-    """Add Σ g and Σ g·d over parts of the positions of (b, c, s) to partial, (2, b, c, parts)."""
-    b, c, s = g.shape
-    ones = np.ones(_TERMS, g.dtype)
-    for part, n in _parts(s, -(-s // -(-s // _TERMS))):
-        g_parts, d_parts = (v[:, :, part].reshape(b, c, -1, n) for v in (g, d))
-        sums = partial[:, :b, :, : g_parts.shape[2]]
-        sums[0] += np.vecdot(g_parts, ones[:n])
-        sums[1] += np.vecdot(g_parts, d_parts)
+def _unlocked(v: np.ndarray) -> np.ndarray:
+    """The same memory as if it could be written to, which Numba takes for another type."""
+    interface = v.__array_interface__ | {"data": (v.__array_interface__["data"][0], False)}
+    return np.asarray(SimpleNamespace(__array_interface__=interface, of=v))
 
 
-def _parts(size: int, most: int) -> list[tuple[slice, int]]:
-    """What can be cut into parts of `most` values, and the rest; with the length of the parts."""
-    whole = size - size % most
-    cuts = (slice(0, whole), most), (slice(whole, size), size - whole)
-    return [(part, n) for part, n in cuts if part.start < part.stop]
+def _in_threads(function: Callable[[Any], Any], items: Sequence[Any], threads: int) -> list[Any]:
+    """[function(item) for item in items], in order."""
+    threads = min(threads, len(items))
+    if threads == 1:
+        return [function(item) for item in items]
+    futures = [_pool().submit(copy_context().run, function, item) for item in items[1:]]
+    return [function(items[0]), *(future.result() for future in futures)]
 
 
 @functools.cache

@@ -20,32 +20,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bnlib
-from bnlib import batch_norm_backward, batch_norm_inference, batch_norm_train, fold, steps
+from bnlib import blocks, batch_norm_backward, batch_norm_inference, batch_norm_train, fold, steps
 from bnlib.gradcheck import max_relative_error, numerical_gradient
 
 SHAPES = [(2, 1), (7, 3), (64, 5), (65, 4), (200, 3), (700, 500)]
 SHAPES += [(4, 3, 5), (3, 2, 4, 5), (2, 3, 2, 3, 2), (1, 3, 70, 70), (5, 4, 1, 1)]
 
 
-TINY = {"_BLOCK": 60, "_WIDTH": 20, "_POSITIONS": 8, "_TERMS": 8, "_ROWS": 4, "_STRIPES": 3}
-PATHS = {"by size": {}, "in blocks": {"_SMALL": 0}, "in tiny blocks": {"_SMALL": 0, **TINY}}
+TINY = {"_PIECE": 8, "_CACHE": 200, "_ROW": 20, "_ROWS": 4, "_ALONE": 0}
+PATHS = {"compiled": {}, "NumPy": {}, "compiled, tiny pieces": TINY, "NumPy, tiny pieces": TINY}
 
 
 @pytest.fixture(scope="module", autouse=True, params=list(PATHS))
 def path(request):
-    """Every test runs on each path: small mini-batches as they stand, others in blocks."""
+    """Every test runs on each path."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in PATHS[request.param].items():
-            module = bnlib.batchnorm if name == "_SMALL" else bnlib.blocks
-            patch.setattr(module, name, value)
+            patch.setattr(blocks, name, value)
+        if request.param.startswith("NumPy"):
+            patch.setattr(blocks, "engine", lambda: (blocks.interpreted, "a test"))
+        blocks.layout.cache_clear()
         yield request.param
+    blocks.layout.cache_clear()
 
 
 @pytest.fixture
 def large(path):
-    """For tests whose mini-batches are large as they are: once is enough."""
-    if path != "by size":
-        pytest.skip("no other than by size")
+    """For tests whose mini-batches are large as they are: once for each engine is enough."""
+    if "tiny" in path:
+        pytest.skip("the mini-batch is large as it is")
 
 
 def draw(shape, seed=0, dtype=np.float64):
@@ -571,15 +574,21 @@ def test_threads_of_the_linear_algebra_do_not_change_bits(large):
 
 def at_work(threads):
     """The names of the threads that take part in a sweep."""
-    seen, einsum = set(), np.einsum
+    seen, (module, _) = set(), blocks.engine()
 
-    def watched(*arguments):
-        seen.add(threading.current_thread().name)
-        time.sleep(0.05)
-        return einsum(*arguments)
+    def watched(name):
+        function = getattr(module, name)
+
+        def call(*arguments):
+            seen.add(threading.current_thread().name)
+            time.sleep(0.05)
+            return function(*arguments)
+
+        return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(np, "einsum", watched)
+        for name in {"train", "sums"} & set(vars(module)):
+            patch.setattr(module, name, watched(name))
         batch_norm_train(draw((600, 1024), dtype=np.float32)[0], threads=threads)
     return seen
 
