@@ -5,7 +5,9 @@ fast), `running` (statistics for inference), then `nn`, `optim` and `training`.
 """
 
 from bnlib.batchnorm import (
+    Backend,
     Cache,
+    backend_for,
     batch_norm_backward,
     batch_norm_inference,
     batch_norm_train,
@@ -15,8 +17,10 @@ from bnlib.running import RunningStats
 
 __version__ = "0.1.0"
 __all__ = [
+    "Backend",
     "Cache",
     "RunningStats",
+    "backend_for",
     "batch_norm_backward",
     "batch_norm_inference",
     "batch_norm_train",

@@ -7,8 +7,8 @@ Here are the functions that one calls, and their checks. `bnlib.formulas` has th
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 from functools import lru_cache
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,8 +136,7 @@ def batch_norm_train(
     _check_threads(threads)
     y = np.empty_like(x, subok=False) if out is None else out
     scale, shift = _filled(gamma, 1.0, x), _filled(beta, 0.0, x)
-    with _silent():
-        statistics = blocks.train(x, scale, shift, eps, y, threads)
+    statistics = blocks.train(x, scale, shift, eps, y, threads)
     gamma = None if gamma is None else np.array(gamma)
     return y, Cache(x, statistics, count, gamma, beta is not None)
 
@@ -179,8 +178,8 @@ def batch_norm_backward(
     _check_threads(threads)
     dx = np.empty_like(x, subok=False) if out is None else out
     scale = _filled(gamma, 1.0, x)
-    with _silent():
-        dgamma, dbeta = blocks.backward(x, dy, scale, cache.statistics, dx, threads)
+    dgamma, dbeta = blocks.backward(x, dy, scale, cache.statistics, dx, threads)
+    with np.errstate(over="ignore"):
         return (
             dx,
             None if gamma is None else dgamma.astype(gamma.dtype),
@@ -233,9 +232,8 @@ def batch_norm_inference(
         _check_out(out, x, x=x)
     _check_threads(threads)
     y = np.empty_like(x, subok=False) if out is None else out
-    with _silent():
-        a = _filled(gamma, 1.0, x) / np.sqrt(var + eps)
-        blocks.inference(x, mean, a, _filled(beta, 0.0, x).astype(np.float64), y, threads)
+    a = _filled(gamma, 1.0, x) / np.sqrt(var + eps)
+    blocks.inference(x, mean, a, _filled(beta, 0.0, x).astype(np.float64), y, threads)
     return y
 
 
@@ -286,11 +284,6 @@ def fold(
     new_weight = weight * a.reshape(-1, *[1] * (weight.ndim - 1))
     new_bias = a * ((0 if bias is None else bias) - mean) + (0 if beta is None else beta)
     return new_weight.astype(weight.dtype), new_bias.astype(work_dtype(weight.dtype))
-
-
-def _silent() -> np.errstate:
-    """What overflows or is no number says so in the result."""
-    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 def _filled(v: np.ndarray | None, value: float, x: np.ndarray) -> np.ndarray:

@@ -74,6 +74,10 @@ def layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> L
     return Layout(None if axes == sorted(axes) else tuple(axes), (b, c, s), channels, rows)
 
 
+# What overflows or is no number says so in the result.
+_silent = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
 @functools.cache
 def engine() -> tuple[ModuleType, str]:
     """The module that computes, and why it is this one."""
@@ -93,6 +97,7 @@ class Statistics(NamedTuple):
     inv_std: np.ndarray
 
 
+@_silent
 def train(
     x: np.ndarray,
     gamma: np.ndarray,
@@ -106,7 +111,8 @@ def train(
     """y = BN(x) + residual, and with relu max(0, ·) of it."""
     add = residual is not None
     if not x.size:
-        return Statistics(*np.zeros((3, x.shape[1])), np.full(x.shape[1], eps**-0.5))
+        none = np.zeros(x.shape[1])
+        return Statistics(none, none, none, none + eps**-0.5)
     sweeps = _Sweeps([x, x if residual is None else residual, y], 1, threads)
     stats = Statistics(*np.empty((4, x.shape[1])))
     module, _ = engine()
@@ -133,6 +139,7 @@ def train(
     return stats
 
 
+@_silent
 def backward(
     x: np.ndarray,
     dy: np.ndarray,
@@ -143,7 +150,7 @@ def backward(
     y: np.ndarray | None = None,
     dz: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """dx; and dγ and dβ, (C,). With y, dy comes back to a ReLU that gave y; dz is what it lets by."""
+    """dx; and dγ and dβ, (C,). With y, dy is that of a ReLU which gave y; dz, what it lets by."""
     relu, keep = y is not None, dz is not None
     if not x.size:
         return np.zeros(x.shape[1]), np.zeros(x.shape[1])
@@ -161,9 +168,7 @@ def backward(
 
     def strip(part: slice) -> None:
         dbeta[part], products = sweeps.sum(module.sums, part, near, True, relu)
-        b, c, dgamma[part] = module.dx_factors(
-            dbeta[part], products, rest[part], inv_std[part], m
-        )
+        b, c, dgamma[part] = module.dx_factors(dbeta[part], products, rest[part], inv_std[part], m)
         vectors = near[part], rest[part], b, c, inv_std[part] * gamma[part]
         sweeps.write(module.write_dx, part, vectors, relu, keep)
 
@@ -172,6 +177,7 @@ def backward(
     return dgamma, dbeta
 
 
+@_silent
 def inference(
     x: np.ndarray,
     mean: np.ndarray,

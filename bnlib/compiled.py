@@ -97,7 +97,7 @@ def sums(x, g, y, k, first, last, row, stop, back, relu):
     size = x.shape[2]
     x, g, y = as_rows(x), as_rows(g), as_rows(y)
     at, end = first * size, last * size
-    # The pieces of a large channel share their lanes; smaller channels have all the lanes they need.
+    # The pieces of a large channel share its lanes. Smaller channels have a lane for each value.
     pieces = (size + _PIECE - 1) // _PIECE
     lanes = (size + pieces - 1) // pieces
     width = (last - first) * lanes
@@ -184,7 +184,7 @@ def _add_products(x, g, y, relu, k, at, end, row, stop, total):
             for j in range(n):
                 a = np.float64(g0[j])
                 if relu and y0[j] <= 0:  # a NaN lets g through
-                    a = 0.0
+                    a = np.float64(0)
                 first[j] += a
                 second[j] += a * (x0[j] - k[j])
         row += 1

@@ -34,9 +34,7 @@ def moments(sum_d: Any, sum_d2: Any, m: Any) -> tuple[Any, Any]:
     return rest, var * (var >= 0)
 
 
-def dx_factors(
-    sum_g: Any, sum_gd: Any, rest: Any, inv_std: Any, m: Any
-) -> tuple[Any, Any, Any]:
+def dx_factors(sum_g: Any, sum_gd: Any, rest: Any, inv_std: Any, m: Any) -> tuple[Any, Any, Any]:
     """b and c of dx = ((x − μ)·b + g + c)·γ/√(σ² + ε); and dγ = Σ g·x̂.
 
     That is γ/√(σ² + ε)·(g − mean(g) − x̂·mean(g·x̂)), with x̂ = (x − μ)/√(σ² + ε).

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bnlib
-from bnlib import blocks, batch_norm_backward, batch_norm_inference, batch_norm_train, fold, steps
+from bnlib import batch_norm_backward, batch_norm_inference, batch_norm_train, blocks, fold, steps
 from bnlib.gradcheck import max_relative_error, numerical_gradient
 
 SHAPES = [(2, 1), (7, 3), (64, 5), (65, 4), (200, 3), (700, 500)]

@@ -15,7 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import batch_norm as native
 
 import bnlib
-from bnlib.torch import Backend, backend_for, batch_norm
+from bnlib.torch import backend_for, batch_norm
 
 SHAPES = [(2, 3), (64, 5), (4, 3, 5), (6, 4, 3, 5), (5, 4, 1, 1), (2, 3, 2, 3, 2)]
 
@@ -330,8 +330,6 @@ def test_what_is_kept_for_the_backward_pass(device):
         batch_norm(x, *stats, weight, bias, True)
     assert sum(v.numel() for v in kept if v.data_ptr() != x.data_ptr()) <= 4 * 3
     y = batch_norm(x, *stats, weight, bias, True)
-    if device.type == "cpu":
-        assert y.grad_fn.cache.x.size == 0
     with torch.no_grad():
         x += 1
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -348,8 +346,7 @@ def test_x_is_given_back_after_the_backward_pass(dtype, device, monkeypatch):
     memory = StorageWeakRef(x.untyped_storage())
     y = batch_norm(x, None, None, training=True)
     if device.type == "cpu":  # no array in what is kept aside of autograd's own tensors
-        kept = vars(y.grad_fn.cache.sweep).values()
-        assert all(v.size <= 32 for v in kept if isinstance(v, np.ndarray))
+        assert all(v.size <= 32 for v in y.grad_fn.statistics)
     loss = y.sum()
     loss.backward()
     del x, y
@@ -945,8 +942,9 @@ def test_inference_remembers_the_statistics_it_used(device):
 
 
 def test_backend_for_says_which_and_why():
-    assert backend_for(X) == Backend("numpy", "the tensor is in the memory of the CPU")
-    assert str(backend_for(X)) == "numpy: the tensor is in the memory of the CPU"
+    name, reason = backend_for(X)
+    assert name == bnlib.backend_for(X.numpy()).name
+    assert reason.startswith("the tensor is in the memory of the CPU; ")
     assert str(backend_for(X.to("meta"))) == "torch: there are no kernels for the device meta"
     seen = []
     torch.vmap(lambda x: seen.append(backend_for(x)) or x)(X)

@@ -1,7 +1,7 @@
 r"""`batch_norm` as `torch.nn.functional` has it, with the digits that the book derives.
 
 It is computed in one of three ways, of which `backend_for` tells. On the CPU the functions of
-`bnlib.batchnorm` work on the memory of the tensors, and on a CUDA device the kernels of
+`bnlib.blocks` work on the memory of the tensors, and on a CUDA device the kernels of
 `bnlib.torch.triton`. Everywhere else, and wherever torch has to see each operation (torch.compile,
 torch.func, derivatives of a higher order), it is a few plain torch operations in float64:
 `_statistics`, `_normalize` and `_gradients`.
@@ -10,9 +10,8 @@ torch.func, derivatives of a higher order), it is a few plain torch operations i
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -21,27 +20,14 @@ from torch._prims_common import suggest_memory_format
 from torch.autograd.forward_ad import unpack_dual
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from bnlib.batchnorm import batch_norm_backward, batch_norm_inference, batch_norm_train
+from bnlib import batchnorm, blocks
+from bnlib.batchnorm import Backend
 
 _HALVES = torch.float16, torch.bfloat16
 _DTYPES = *_HALVES, torch.float32, torch.float64
 _Maybe = Tensor | None
 _NO_X = np.empty((0, 1), np.float32)
-
-
-class Backend(NamedTuple):
-    """What computes a BatchNorm, and why.
-
-    Attributes:
-        name: "numpy", "triton" or "torch".
-        reason: why it is this one.
-    """
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
+_ARRAYS = "numba", "numpy"  # the backends that work on the memory of the tensors
 
 
 def backend_for(x: Tensor) -> Backend:
@@ -60,7 +46,8 @@ def backend_for(x: Tensor) -> Backend:
     if not x.numel():
         return Backend("torch", "the mini-batch is empty")
     if x.device.type == "cpu":
-        return Backend("numpy", "the tensor is in the memory of the CPU")
+        name, reason = batchnorm.backend_for(_NO_X)
+        return Backend(name, f"the tensor is in the memory of the CPU; {reason}")
     if x.device.type != "cuda":
         return Backend("torch", f"there are no kernels for the device {x.device}")
     kernels, reason = _triton()
@@ -174,16 +161,18 @@ class _Training(torch.autograd.Function):
         ctx.backend, ctx.eps = backend_for(x).name, eps
         if ctx.backend == "triton":
             y, mean, var = _triton()[0].train(x, weight, bias, eps, residual, relu)
+        elif ctx.backend in _ARRAYS:
+            array = _array(x)
+            result = np.empty_like(array)
+            ctx.statistics = blocks.train(
+                array, *_parameters(x, weight, bias), eps, result,
+                torch.get_num_threads(), _array(residual), relu,
+            )  # fmt: skip
+            near, rest, var, _ = map(torch.from_numpy, ctx.statistics)
+            y, mean = torch.from_numpy(result).to(x.dtype), near + rest
         else:
-            if ctx.backend == "numpy":
-                y, ctx.cache = _numpy(batch_norm_train, x, weight, bias, eps=eps)
-                # Autograd alone decides how long x and weight live, and where they lie then.
-                ctx.cache.x, ctx.cache.gamma = _NO_X, None
-                mean, var = torch.from_numpy(ctx.cache.mean), torch.from_numpy(ctx.cache.var)
-            else:
-                mean, var = _statistics(x)
-                y = _normalize(x, mean, var, weight, bias, eps)
-            y = _finish(y, residual, relu).to(x.dtype)
+            mean, var = _statistics(x)
+            y = _finish(_normalize(x, mean, var, weight, bias, eps), residual, relu).to(x.dtype)
         ctx.save_for_backward(x, weight, mean, var, y if relu else None)
         ctx.mark_non_differentiable(mean, var)
         return y, mean, var
@@ -204,10 +193,15 @@ class _Training(torch.autograd.Function):
                 dy, x, mean, var, weight, ctx.eps, y, needs_dresidual=needs_dresidual
             )
         else:
-            dz = _through_relu(dy, y)
-            gamma = None if weight is None else _array(weight)
-            cache = replace(ctx.cache, x=_array(x), gamma=gamma)
-            gradients = *_numpy(batch_norm_backward, dz, cache), dz
+            array = _array(x)
+            dx = np.empty_like(array)
+            dz = np.empty_like(array) if y is not None and ctx.needs_input_grad[3] else None
+            sums = blocks.backward(
+                array, _array(dy), _parameters(x, weight, None)[0], ctx.statistics, dx,
+                torch.get_num_threads(), _array(y), dz,
+            )  # fmt: skip
+            arrays = dx, *sums
+            gradients = *map(torch.from_numpy, arrays), dy if dz is None else torch.from_numpy(dz)
         return *_needed(ctx, gradients), None, None
 
 
@@ -230,8 +224,11 @@ class _Inference(torch.autograd.Function):
         if ctx.backend == "triton":
             y = _triton()[0].inference(x, mean, var, weight, bias, eps, residual, relu)
         else:
-            inference = _numpy_inference if ctx.backend == "numpy" else _normalize
-            y = _finish(inference(x, mean, var, weight, bias, eps), residual, relu).to(x.dtype)
+            if ctx.backend in _ARRAYS:
+                y = _inference(x, mean, var, weight, bias, eps, residual, relu)
+            else:
+                y = _finish(_normalize(x, mean, var, weight, bias, eps), residual, relu)
+            y = y.to(x.dtype)
         # Copies: the running statistics may move on before the backward pass.
         ctx.save_for_backward(x, weight, mean.clone(), var.clone(), y if relu else None)
         return y
@@ -249,7 +246,7 @@ class _Inference(torch.autograd.Function):
             dx = None
             if ctx.needs_input_grad[0]:
                 # dx = γ / sqrt(σ² + ε) · dz, which is the inference of dz about 0
-                inference = _numpy_inference if ctx.backend == "numpy" else _triton()[0].inference
+                inference = _inference if ctx.backend in _ARRAYS else _triton()[0].inference
                 as_x = dz.contiguous(memory_format=suggest_memory_format(x))
                 dx = inference(as_x, torch.zeros_like(var), var, weight, None, ctx.eps)
             gradients = dx, *sums, dz
@@ -261,31 +258,59 @@ def _needed(ctx: Any, gradients: Iterable[_Maybe]) -> Iterator[_Maybe]:
     return (g if need else None for g, need in zip(gradients, ctx.needs_input_grad, strict=False))
 
 
-# In NumPy. What has 16 bits goes through float32. Results are laid out as x is; their memory comes
-# from NumPy, which gets large pieces faster than torch.
+# On the memory of the tensors. What has 16 bits goes through float32. Results are laid out as x is;
+# their memory comes from NumPy, which gets large pieces faster than torch.
 
 
-def _numpy(function: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
-    """What a function of bnlib.batchnorm returns, with tensors for arrays, on both sides."""
-    arrays = (_array(v) if isinstance(v, Tensor) else v for v in arguments)
-    returned = function(*arrays, **options, threads=torch.get_num_threads())
-    if not isinstance(returned, tuple):
-        returned = (returned,)
-    return [torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in returned]
-
-
-def _numpy_inference(
-    x: Tensor, mean: Tensor, var: Tensor, weight: _Maybe, bias: _Maybe, eps: float
+def _inference(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: _Maybe,
+    bias: _Maybe,
+    eps: float,
+    residual: _Maybe = None,
+    relu: bool = False,
 ) -> Tensor:
-    try:
-        (y,) = _numpy(batch_norm_inference, x, mean, var, weight, bias, eps=eps)
-    except ValueError as error:  # var is negative or NaN; all else was checked
-        raise ValueError(f"running_{error}") from None
-    return y
+    variance = _array(var).astype(np.float64)
+    bad = np.flatnonzero(~(variance >= 0))
+    if bad.size:
+        raise ValueError(
+            f"running_var[{bad[0]}] is {variance[bad[0]]}; expected 0 or more in every channel"
+        )
+    array, (gamma, beta) = _array(x), _parameters(x, weight, bias)
+    y = np.empty_like(array)
+    blocks.inference(
+        array,
+        _array(mean).astype(np.float64),
+        gamma / np.sqrt(variance + eps),
+        beta.astype(np.float64),
+        y,
+        torch.get_num_threads(),
+        _array(residual),
+        relu,
+    )
+    return torch.from_numpy(y)
 
 
-def _array(v: Tensor) -> np.ndarray:
+def _parameters(x: Tensor, weight: _Maybe, bias: _Maybe) -> tuple[np.ndarray, np.ndarray]:
+    """gamma and beta, (C,), in the dtype that x is computed in."""
+    channels, dtype = x.shape[1], np.float64 if x.dtype == torch.float64 else np.float32
+    gamma, beta = _array(weight), _array(bias)
+    return (
+        np.ones(channels, dtype) if gamma is None else gamma,
+        np.zeros(channels, dtype) if beta is None else beta,
+    )
+
+
+@overload
+def _array(v: Tensor) -> np.ndarray: ...
+@overload
+def _array(v: None) -> None: ...
+def _array(v: _Maybe) -> np.ndarray | None:
     """The memory of a tensor. After `Tensor.numpy` nobody could resize it, as FSDP does."""
+    if v is None:
+        return None
     return np.from_dlpack((v.float() if v.dtype in _HALVES else v).detach().resolve_neg())
 
 
