@@ -169,6 +169,22 @@ class Torch:
         return run
 
 
+class TorchLast(Torch):
+    """The same on images whose channels lie last in memory."""
+
+    def step(self, x: Any, *others: Any) -> Callable[[], Any]:
+        import torch
+
+        *parameters, dy, eps = others
+        x, dy = (as_tensor(v).contiguous(memory_format=torch.channels_last) for v in (x, dy))
+        return super().step(x, *parameters, dy, eps)
+
+    def infer(self, x: Any, *others: Any) -> Callable[[], Any]:
+        import torch
+
+        return super().infer(as_tensor(x).contiguous(memory_format=torch.channels_last), *others)
+
+
 class Jax:
     """The formulas in jax.numpy, differentiated and compiled by JAX."""
 
@@ -213,6 +229,7 @@ BNLIB = "bnlib NumPy"
 BNLIB_OUT = "bnlib NumPy, out="
 BNLIB_TORCH = "bnlib torch"
 NATIVE = "torch native"
+LAST = "torch, channels last"
 COMPILED = "torch.compile"
 TEXTBOOK = "textbook steps"
 CLOSED = "closed form"
@@ -233,6 +250,7 @@ def contestants(threads: int) -> Iterator[tuple[str, Any]]:
         native = torch.nn.functional.batch_norm
         yield BNLIB_TORCH, Torch(bnlib.torch.batch_norm)
         yield NATIVE, Torch(native)
+        yield LAST, TorchLast(native)
         if shutil.which("g++") or shutil.which("clang++"):
             torch._dynamo.config.recompile_limit = 1000  # each shape and eps is compiled anew
             yield (

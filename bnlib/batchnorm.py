@@ -46,7 +46,7 @@ def backend_for(x: np.ndarray) -> Backend:
 
     Raises:
         TypeError: x is not an array of floating-point numbers.
-        ValueError: a shape is not (N, C) or (N, C, *spatial).
+        ValueError: the shape of x is not `(N, C)` or `(N, C, *spatial)`.
     """
     _check_x("x", x)
     engine, reason = blocks.engine()

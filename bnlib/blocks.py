@@ -108,7 +108,23 @@ def train(
     residual: np.ndarray | None = None,
     relu: bool = False,
 ) -> Statistics:
-    """y = BN(x) + residual, and with relu max(0, ·) of it."""
+    """y = BN(x) + residual, and with relu max(0, ·) of it; y may not share memory with x.
+
+    Args:
+        x: mini-batch, (N, C) or (N, C, …), float16, float32 or float64.
+        gamma: scale, (C,).
+        beta: shift, (C,).
+        eps: added to the variance, in units of x².
+        y: where to write, of x's shape and dtype.
+        threads: how many threads to use; any number gives the same bits.
+        residual: of x's shape and dtype, or None.
+        relu: whether to end with max(0, ·).
+
+    Returns:
+        The statistics.
+
+    Source: Ioffe & Szegedy 2015, algorithm 1; `bnlib.formulas`.
+    """
     add = residual is not None
     if not x.size:
         none = np.zeros(x.shape[1])
@@ -150,7 +166,23 @@ def backward(
     y: np.ndarray | None = None,
     dz: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """dx; and dγ and dβ, (C,). With y, dy is that of a ReLU which gave y; dz, what it lets by."""
+    """What `train` did, backward.
+
+    Args:
+        x: as in `train`.
+        dy: derivative with respect to y, of x's shape and dtype.
+        gamma: as in `train`.
+        stats: what `train` returned.
+        dx: where to write the derivative with respect to x.
+        threads: how many threads to use.
+        y: what `train` wrote, where it ended with a ReLU, else None.
+        dz: where to write what the ReLU lets by, the derivative of the residual; or None.
+
+    Returns:
+        dγ and dβ, (C,), float64.
+
+    Source: Ioffe & Szegedy 2015, section 3; `bnlib.formulas`.
+    """
     relu, keep = y is not None, dz is not None
     if not x.size:
         return np.zeros(x.shape[1]), np.zeros(x.shape[1])
@@ -188,7 +220,20 @@ def inference(
     residual: np.ndarray | None = None,
     relu: bool = False,
 ) -> None:
-    """y = (x − mean)·a + beta + residual, all four (C,), float64."""
+    """y = (x − mean)·a + beta + residual, and with relu max(0, ·) of it; y may be x itself.
+
+    Args:
+        x: as in `train`.
+        mean: (C,), float64.
+        a: γ/√(σ² + ε), (C,), float64.
+        beta: (C,), float64.
+        y: where to write, of x's shape and dtype.
+        threads: how many threads to use.
+        residual: of x's shape and dtype, or None.
+        relu: whether to end with max(0, ·).
+
+    Source: Ioffe & Szegedy 2015, algorithm 2.
+    """
     if not x.size:
         return
     module, _ = engine()
@@ -217,8 +262,11 @@ class _Sweeps:
         self.threads = threads if x.size > _ALONE else 1
         self.work = work_dtype(x.dtype)
         self.plain = x.dtype == self.work and all(v.flags.c_contiguous for v in self.arrays)
-        b, c, _ = self.layout.shape
-        self.rows = -(-b // self.threads) if whole else self.layout.rows
+        b, c, size = self.layout.shape
+        self.rows = self.layout.rows
+        if whole:
+            copied = b if self.plain else max(1, _CACHE // (c * size * self.work.itemsize))
+            self.rows = min(-(-b // self.threads), copied)
         few = whole or c < 2 * self.layout.channels * self.threads
         self.by_rows = self.rows < b and few and (self.threads > 1 or not self.plain)
 

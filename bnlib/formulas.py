@@ -1,33 +1,40 @@
-r"""What the statistics of a channel decide, in one place for all that computes BatchNorm.
+r"""What the sums of a channel decide, in one place for all that computes BatchNorm here.
 
-Whoever sweeps over a mini-batch adds up, in float64 and for each channel, about one number K:
+Whoever goes over a mini-batch adds up, for each channel and in float64, about one number K:
 
-.. math:: d = x - K, \qquad \text{first } \sum d,\ \sum d^2, \qquad
-    \text{and on the way back } \sum g,\ \sum g\,d,
+.. math:: d = x - K, \qquad \text{forward } \sum d,\ \sum d^2, \qquad
+    \text{backward } \sum g,\ \sum g\,d, \qquad g = dy .
 
-with g = dy. Here sums become statistics, and statistics the factors of what is written:
+Sums become statistics and factors, below, and with the factors is written
 
-.. math:: y = d\,a + c, \qquad dx = (d\,b + g + c)\,a.
+.. math:: y = (x - \mu)\,a + \beta, \qquad dx = ((x - \mu)\,b + g + c)\,a, \qquad
+    a = \gamma / \sqrt{\sigma^2 + \epsilon} .
 
-Any K of the size of the channel's values will do. Each of the m values is within √(m−1)·σ of the
-mean μ, so Σd²/m is at most m·σ² where K is one of them, and the subtraction of (μ − K)² costs log₂
-m of float64's 53 bits. float32 needs 24 of them. Nothing overflows either: the square of the
-largest float32 number is 10⁷⁷, where float64 goes up to 10³⁰⁸. (Data in float64 have no such
-reserve: for them K is the mean, in a second sweep.)
+Any value of the channel will do for K. None of the m values is further than √(m−1)·σ from the mean
+μ; so Σd²/m is at most m·σ², and the subtraction of (μ − K)² costs log₂ m of float64's 53 bits,
+where float32 needs 24. Nothing overflows: the square of the largest float32 number is 10⁷⁷, and
+float64 goes up to 10³⁰⁸. (float64 data has no such reserve: it is swept twice, with μ as K.)
 
-The functions take scalars or arrays (C,), from NumPy, Numba and torch alike.
-
-Source: Ioffe & Szegedy 2015, algorithm 1 and section 3; chapters "The backward pass" and
-"Numerics".
+The functions take numbers or arrays (C,), and Numba compiles them as they stand.
 """
 
 from typing import Any
 
 
 def moments(sum_d: Any, sum_d2: Any, m: Any) -> tuple[Any, Any]:
-    """μ − K and σ², from Σd and Σd² of m values: σ² = Σd²/m − (μ − K)².
+    r"""What the mean is beyond K, and the biased variance.
 
-    Rounding can leave a σ² below 0 by some 10⁻¹⁶ (μ − K)²; a NaN stays one.
+    .. math:: \mu - K = \frac{1}{m} \sum d, \qquad \sigma^2 = \frac{1}{m} \sum d^2 - (\mu - K)^2
+
+    Args:
+        sum_d: Σd, in units of x.
+        sum_d2: Σd², in units of x².
+        m: number of values of a channel.
+
+    Returns:
+        μ − K and σ². Rounding can leave a difference below 0, which is 0; a NaN stays one.
+
+    Source: chapter "Where do the digits go?".
     """
     rest = sum_d / m
     var = sum_d2 / m - rest * rest
@@ -35,9 +42,25 @@ def moments(sum_d: Any, sum_d2: Any, m: Any) -> tuple[Any, Any]:
 
 
 def dx_factors(sum_g: Any, sum_gd: Any, rest: Any, inv_std: Any, m: Any) -> tuple[Any, Any, Any]:
-    """b and c of dx = ((x − μ)·b + g + c)·γ/√(σ² + ε); and dγ = Σ g·x̂.
+    r"""The factors of dx, and the derivative by γ.
 
-    That is γ/√(σ² + ε)·(g − mean(g) − x̂·mean(g·x̂)), with x̂ = (x − μ)/√(σ² + ε).
+    .. math:: d\gamma = \sum g\,\hat{x} = \frac{\sum g\,d - (\mu - K) \sum g}
+        {\sqrt{\sigma^2 + \epsilon}}, \qquad
+        b = -\frac{d\gamma}{m \sqrt{\sigma^2 + \epsilon}}, \qquad c = -\frac{1}{m} \sum g
+
+    So ((x − μ)·b + g + c)·a is a·(g − mean(g) − x̂·mean(g·x̂)), the closed form.
+
+    Args:
+        sum_g: Σg, which is dβ.
+        sum_gd: Σg·d, in units of g times x.
+        rest: μ − K.
+        inv_std: 1/√(σ² + ε).
+        m: number of values of a channel.
+
+    Returns:
+        b, c and dγ.
+
+    Source: chapters "The backward pass" and "Where do the digits go?".
     """
     dgamma = (sum_gd - rest * sum_g) * inv_std
     return -dgamma * inv_std / m, -sum_g / m, dgamma

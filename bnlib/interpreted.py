@@ -31,6 +31,8 @@ def sums(
     """Σd and Σd², or with back Σg and Σg·d, of the channels first … last, (2, last − first).
 
     Over the rows row … stop. With relu, g is what comes back to y, the output of a ReLU.
+
+    Source: `bnlib.formulas`.
     """
     total = np.zeros((2, last - first))
     for block, part in _blocks(x, first, last, row, stop):
@@ -62,6 +64,8 @@ def write_y(
 
     μ is k + rest; all four are (last − first,). With add, residual comes on top, and relu ends with
     max(0, ·).
+
+    Source: `bnlib.formulas`.
     """
     for block, part in _blocks(x, first, last, row, stop):
         z = _from(x[block], k[part])
@@ -91,7 +95,10 @@ def write_dx(
     relu: bool,
     keep: bool,
 ) -> None:
-    """dx = ((x − μ)·b + g + c)·a likewise; with keep, dz is g where y is positive."""
+    """dx = ((x − μ)·b + g + c)·a likewise; with keep, dz is g where y is positive.
+
+    Source: `bnlib.formulas`.
+    """
     for block, part in _blocks(x, first, last, row, stop):
         z = _from(x[block], k[part])
         z -= rest[part, None]

@@ -217,6 +217,16 @@ def test_float32_is_accurate_to_1e_6_of_the_scale(x, eps, kind, path):
     within_the_promise(oracle.inference(x, cache.mean, cache.var, gamma, beta, eps), y=inference)
 
 
+def test_two_values_that_repeat_for_long_lose_nothing():
+    """Where all values of a group are equal, all of its roundings go one way."""
+    x = np.tile(np.repeat(np.float32([2.0516555, 0.20599097]), 256), (1, 5, 4))
+    dy = np.sign(x - 1)
+    y, cache = batch_norm_train(x)
+    dx, *_ = batch_norm_backward(dy, cache)
+    exact = oracle.train(x, None, None, dy, 1e-5)
+    within_the_promise(exact, y=y, dx=dx, mean=cache.mean, var=cache.var)
+
+
 def test_statistics_of_channels_out_of_the_range_of_float32_are_in_the_cache():
     x = np.random.default_rng(0).normal(size=(512, 128)).astype(np.float32)
     x[:, ::2] *= np.float32(1e20)
@@ -526,6 +536,31 @@ def test_little_memory_is_needed_beyond_the_results(shape, threads, large):
     finally:
         tracemalloc.stop()
     assert peak - 3 * x.nbytes <= 2 * MIB + 400 * shape[1]
+
+
+# What computes
+
+
+def test_backend_for_says_which_and_why(path):
+    name, reason = bnlib.backend_for(np.zeros((2, 1), np.float16))
+    assert name == "numpy" if path.startswith("NumPy") else "numba"
+    assert reason and str(bnlib.backend_for(np.zeros((2, 1)))) == f"{name}: {reason}"
+    with pytest.raises(TypeError, match="x is a list; expected a NumPy array"):
+        bnlib.backend_for([1.0])
+
+
+def test_without_numba_numpy_does_the_work():
+    code = """
+import sys
+sys.modules["numba"] = None
+import numpy as np, bnlib
+x = np.random.default_rng(0).normal(3, 2, (50, 4)).astype(np.float32)
+y, cache = bnlib.batch_norm_train(x)
+assert abs(y.mean(0)).max() < 1e-6 and bnlib.batch_norm_backward(y, cache)[0].shape == x.shape
+print(bnlib.backend_for(x))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("numpy: Numba cannot be used here: ") and not done.stderr
 
 
 # Threads

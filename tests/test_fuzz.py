@@ -100,7 +100,8 @@ def draw_x(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.n
     m = n * int(np.prod(shape[2:]))
     rows = rng.standard_normal((c, m))
     kinds = rng.choice(
-        ["normal", "constant", "outlier", "two values", "other"], c if rng.random() < 0.3 else 1
+        ["normal", "constant", "outlier", "first", "two values", "sorted", "other"],
+        c if rng.random() < 0.3 else 1,
     )
     for kind in np.unique(kinds):
         own = np.broadcast_to(kinds == kind, c)
@@ -109,8 +110,12 @@ def draw_x(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.n
             rows[own] = rng.standard_normal((count, 1))
         elif kind == "outlier":
             rows[own, rng.integers(m)] = 10 ** rng.uniform(0, 8)
+        elif kind == "first":  # of all values the one that is taken for K
+            rows[own, 0] = 10 ** rng.uniform(0, 8)
         elif kind == "two values":
             rows[own] = rows[own] > rng.uniform(-3, 3)
+        elif kind == "sorted":  # so that one value repeats for long
+            rows[own] = np.sort(rows[own] > rng.uniform(-3, 3), axis=1)
         elif kind == "other":
             rows[own] = rng.integers(0, 256, (count, m)) / 255
     reach = {"float16": 3.0, "float64": 60.0}.get(dtype, 30.0)
