@@ -250,7 +250,7 @@ def test_a_compiled_training_step_equals_one_that_is_not(momentum, device):
     for compiling in True, False:
         torch.manual_seed(0)
         net = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 4, 3), BatchNormReLU(BatchNorm2d(4, momentum=momentum))
+            torch.nn.Conv2d(3, 4, 3, bias=False), BatchNormReLU(BatchNorm2d(4, momentum=momentum))
         ).to(device)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
         run = torch.compile(net, fullgraph=True, backend="aot_eager") if compiling else net
