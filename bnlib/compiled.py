@@ -24,7 +24,6 @@ from bnlib import formulas
 
 _PIECE = 512  # lanes of one channel that are added in one go: they fit into the first cache
 _PART = 256  # rows that are added one after the other, in fours
-_LEVELS = 40  # of sums: of parts, pairs of parts, pairs of those
 _SHORT = 32  # with fewer positions, the factors are spread over the lanes
 _LOW, _HIGH = 2.0**-100, 2.0**100  # factors with which float32 loses nothing
 
@@ -104,8 +103,11 @@ def sums(x, g, y, k, first, last, row, stop, back, relu):
     near = np.empty(width)
     for c in range(first, last):
         near[(c - first) * lanes : (c - first + 1) * lanes] = k[c - first]
-    total, stack = np.zeros((2, width)), np.empty((_LEVELS, 2, width))
-    part, rows = 0, max(4, _PART // pieces // 4 * 4)
+    total, part, rows = np.zeros((2, width)), 0, max(4, _PART // pieces // 4 * 4)
+    levels = 1
+    while rows << levels < 2 * (stop - row):
+        levels += 1
+    stack = np.empty((levels, 2, width))  # sums of parts, of pairs of parts, of pairs of those
     while row < stop:
         total[:] = 0.0
         until = min(row + rows, stop)
@@ -113,14 +115,17 @@ def sums(x, g, y, k, first, last, row, stop, back, relu):
             _add_products(x, g, y, relu, near, at, end, row, until, total)
         else:
             _add_squares(x, near, at, end, row, until, total)
+        if until == stop and part == 0:
+            break
         level = 0
         while part >> level & 1:  # in pairs, as in counting: 1 + 1 is carried on
             _add(total, stack[level])
             level += 1
         _copy(total, stack[level])
         part, row = part + 1, until
-    total[:] = 0.0
-    for level in range(_LEVELS):
+    if part:
+        total[:] = 0.0
+    for level in range(levels):
         if part >> level & 1:
             _add(total, stack[level])
     n = lanes
