@@ -217,6 +217,14 @@ def test_float32_is_accurate_to_1e_6_of_the_scale(x, eps, kind, path):
     within_the_promise(oracle.inference(x, cache.mean, cache.var, gamma, beta, eps), y=inference)
 
 
+def test_float64_keeps_twelve_digits_though_an_outlier_stands_first():
+    x = np.random.default_rng(0).standard_normal((100_000, 2))
+    x[0] = 1e6
+    _, cache = batch_norm_train(x)
+    exact, _ = oracle.train(x, None, None, x, 1e-5)
+    np.testing.assert_allclose(cache.var, exact.var.astype(float), rtol=1e-12)
+
+
 def test_two_values_that_repeat_for_long_lose_nothing():
     """Where all values of a group are equal, all of its roundings go one way."""
     x = np.tile(np.repeat(np.float32([2.0516555, 0.20599097]), 256), (1, 5, 4))
@@ -607,7 +615,7 @@ def test_threads_of_the_linear_algebra_do_not_change_bits(large):
     assert len(answers) == 1, answers
 
 
-def at_work(threads):
+def at_work(threads, shape=(600, 1024)):
     """The names of the threads that take part in a sweep."""
     seen, (module, _) = set(), blocks.engine()
 
@@ -624,13 +632,14 @@ def at_work(threads):
     with pytest.MonkeyPatch.context() as patch:
         for name in {"train", "sums"} & set(vars(module)):
             patch.setattr(module, name, watched(name))
-        batch_norm_train(draw((600, 1024), dtype=np.float32)[0], threads=threads)
+        batch_norm_train(draw(shape, dtype=np.float32)[0], threads=threads)
     return seen
 
 
-def test_threads_share_the_work(large):
-    assert len(at_work(1)) == 1
-    assert len(at_work(2)) > 1
+@pytest.mark.parametrize("shape", [(600, 1024), (8, 16, 40, 40)])  # by rows, and by channels
+def test_threads_share_the_work(shape, large):
+    assert len(at_work(1, shape)) == 1
+    assert len(at_work(2, shape)) > 1
 
 
 @pytest.mark.filterwarnings("error")
