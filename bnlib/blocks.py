@@ -40,7 +40,7 @@ def work_dtype(dtype: np.dtype) -> np.dtype:
 
 
 class Layout(NamedTuple):
-    """How arrays (N, C, *spatial) lie in memory, and how they are cut.
+    """How arrays `(N, C, *spatial)` lie in memory, and how they are cut.
 
     Attributes:
         axes: the axes in the order of memory, or None where they are so.
