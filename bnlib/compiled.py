@@ -43,27 +43,24 @@ def train(
 ):
     """All of the forward pass for the channels first … last, as `bnlib.blocks.train` does it."""
     m = x.shape[0] * x.shape[2]
+    a, shift = np.empty(step), np.empty(step)
     while first < last:
         until = min(first + step, last)
-        for c in range(first, until):
-            near[c] = x[0, c, 0]
+        k, r = near[first:until], rest[first:until]
+        for i in range(k.size):
+            k[i] = x[0, first + i, 0]
         for again in range(1 + (x.itemsize == 8)):
             if again:
-                for c in range(first, until):
-                    near[c] += rest[c]
-            total = np.zeros((2, until - first))
-            for row in range(0, x.shape[0], rows):
-                stop = min(row + rows, x.shape[0])
-                total += sums(x, x, x, near[first:until], first, until, row, stop, False, False)
-            rest[first:until], var[first:until] = moments(total[0], total[1], m)
-        a, c64 = np.empty(until - first), np.empty(until - first)
-        for c in range(first, until):
+                for i in range(k.size):
+                    k[i] += r[i]
+            total = _all_sums(x, x, x, k, rows, first, until, False, False)
+            for i in range(k.size):
+                r[i], var[first + i] = moments(total[0, i], total[1, i], m)
+        for i in range(k.size):
+            c = first + i
             inv_std[c] = 1 / np.sqrt(var[c] + eps)
-            a[c - first], c64[c - first] = inv_std[c] * gamma[c], beta[c]
-        write_y(
-            x, residual, y, near[first:until], rest[first:until], a, c64,
-            first, until, 0, x.shape[0], add, relu,
-        )  # fmt: skip
+            a[i], shift[i] = inv_std[c] * gamma[c], beta[c]
+        write_y(x, residual, y, k, r, a, shift, first, until, 0, x.shape[0], add, relu)
         first = until
 
 
@@ -73,18 +70,28 @@ def backward(
 ):
     """All of the backward pass likewise."""
     m = x.shape[0] * x.shape[2]
+    a, b, shift = np.empty(step), np.empty(step), np.empty(step)
     while first < last:
         until = min(first + step, last)
-        k, r, inv = near[first:until], rest[first:until], inv_std[first:until]
-        total = np.zeros((2, until - first))
-        for row in range(0, x.shape[0], rows):
-            stop = min(row + rows, x.shape[0])
-            total += sums(x, g, y, k, first, until, row, stop, True, relu)
-        dbeta[first:until] = total[0]
-        b, c, dgamma[first:until] = dx_factors(total[0], total[1], r, inv, m)
-        a = inv * gamma[first:until]
-        write_dx(x, g, y, dz, dx, k, r, b, c, a, first, until, 0, x.shape[0], relu, keep)
+        k, r = near[first:until], rest[first:until]
+        total = _all_sums(x, g, y, k, rows, first, until, True, relu)
+        for i in range(k.size):
+            c = first + i
+            dbeta[c] = total[0, i]
+            b[i], shift[i], dgamma[c] = dx_factors(total[0, i], total[1, i], r[i], inv_std[c], m)
+            a[i] = inv_std[c] * gamma[c]
+        write_dx(x, g, y, dz, dx, k, r, b, shift, a, first, until, 0, x.shape[0], relu, keep)
         first = until
+
+
+@_jit
+def _all_sums(x, g, y, k, rows, first, last, back, relu):
+    """`sums` over all rows, range by range."""
+    total = np.zeros((2, last - first))
+    for row in range(0, x.shape[0], rows):
+        stop = min(row + rows, x.shape[0])
+        _add(total, sums(x, g, y, k, first, last, row, stop, back, relu))
+    return total
 
 
 @_jit

@@ -441,8 +441,8 @@ def _learning_rate(full: bool) -> list[dict[str, Any]]:
             lr=rates if full else rates[2::2],
             seed=seeds,
             momentum=[0.9 if conv else 0.0],
-            steps=[(1000 if conv else 3000) if full else (300 if conv else 600)],
-            every=[100],
+            steps=[(1000 if conv else 3000) if full else (200 if conv else 400)],
+            every=[200 if conv and not full else 100],
         )
     return found
 
@@ -467,7 +467,7 @@ def _decay(full: bool) -> list[dict[str, Any]]:
             seed=SEEDS if full else range(2),
             momentum=[0.9 if conv else 0.0],
             steps=[(1000 if conv else 2000) if full else (200 if conv else 400)],
-            every=[250] if full else [100],
+            every=[250] if full else [200],
         )
     return found
 
@@ -483,6 +483,7 @@ def _dropout(full: bool) -> list[dict[str, Any]]:
     found = []
     for net, examples, steps in sizes:
         conv = net == "CNN"
+        few = steps // 4 if examples else steps // 10
         found += sweep.grid(
             net=[net],
             depth=[3],
@@ -493,8 +494,8 @@ def _dropout(full: bool) -> list[dict[str, Any]]:
             examples=[examples],
             momentum=[0.9 if conv else 0.0],
             decades=[1.0],
-            steps=[steps if full else steps // 10 if not examples else steps // 4],
-            every=[steps // 20 if full else 50],
+            steps=[steps if full else few],
+            every=[steps // 20 if full else few],
         )
     return found
 
