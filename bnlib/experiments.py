@@ -544,7 +544,7 @@ def _accelerated(full: bool) -> list[dict[str, Any]]:
             **how,
             "seed": seed,
             "momentum": 0.9,
-            "steps": 4000 if full else 300,
+            "steps": 4000 if full else 200,
             "every": 100,
         }
         for net, batch_norm, lr, how in rows

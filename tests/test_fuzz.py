@@ -19,7 +19,7 @@ import torch
 import bnlib
 import bnlib.torch
 
-CASES, CHUNK = int(os.environ.get("BNLIB_FUZZ", 2000)), 100
+CASES, CHUNK = int(os.environ.get("BNLIB_FUZZ", 1500)), 100
 POISON = [np.nan, np.inf, -np.inf]
 
 

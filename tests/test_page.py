@@ -21,8 +21,10 @@ SIMPLIFY = """(withCode) => {
   for (const part of all("mjx-math, .bn-figure > svg > *")) part.replaceChildren();
   if (!withCode) for (const code of all(".highlight pre")) code.textContent = code.textContent;
 }"""
-RUN_AXE = """async () => {
-  const {violations} = await axe.run({resultTypes: ["violations"]});
+RUN_AXE = """async (rules) => {
+  const options = {resultTypes: ["violations"]};
+  if (rules.length) options.runOnly = rules;
+  const {violations} = await axe.run(options);
   return violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id}: ${node.html}`));
 }"""
 TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -99,11 +101,11 @@ def test_is_for_everyone(page: Page, site: str, html: Path, name: str) -> None:
 
     page.evaluate(AXE.read_text())
     page.evaluate(SIMPLIFY, name == CODE)
-    found = {}
-    for size, theme in (NARROW, "light"), (WIDE, "dark"):  # the two that differ in all
+    found = {}  # a wide page has all parts of it, a narrow one hides some behind buttons
+    for size, theme, rules in (WIDE, "light", []), (NARROW, "dark", ["color-contrast"]):
         page.set_viewport_size(size)
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        found[theme] = page.evaluate(RUN_AXE)
+        found[theme] = page.evaluate(RUN_AXE, rules)
     assert not any(found.values()), json.dumps(found, indent=1)
 
 
