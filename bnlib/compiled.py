@@ -1,13 +1,13 @@
 r"""`sums` and `write` in loops that Numba compiles: a value is read once, and stays in a register.
 
-They do what those of `bnlib.blocks` do. Arrays come as (B, C, S), contiguous. The S values of
+They do what those of `bnlib.interpreted` do. Arrays come as (B, C, S), contiguous. The S values of
 the channels at hand, side by side in a row of memory, are *lanes*. Lanes do not meet until the end
 of the sums: so the compiler can work on as many at once as the processor has room for, and the
 bits are the same on every processor.
 
-**Sums** are in float64 and in parts: four rows at once, up to 256 rows in a part, the parts
-pairwise, and so the lanes of a channel. So m values are added in about 64 + 2 log₂ m roundings one
-after the other, and not in m.
+**Sums** are in float64 and in parts: four rows at once (of products two, behind a ReLU one), up to
+256 rows in a part, the parts pairwise, and so the lanes of a channel. So m values of x are added in
+about 64 + 2 log₂ m roundings one after the other, and not in m.
 
 **What is written** is computed in the dtype of x, with the mean as K: float32 has twice as many
 lanes in a register. A channel whose factors float32 cannot hold is written in float64, by itself.

@@ -165,7 +165,7 @@ class _Training(torch.autograd.Function):
             array = _array(x)
             result = np.empty_like(array)
             ctx.statistics = blocks.train(
-                array, *_parameters(x, weight, bias), eps, result,
+                array, *_parameters(array, weight, bias), eps, result,
                 torch.get_num_threads(), _array(residual), relu,
             )  # fmt: skip
             near, rest, var, _ = map(torch.from_numpy, ctx.statistics)
@@ -197,7 +197,7 @@ class _Training(torch.autograd.Function):
             dx = np.empty_like(array)
             dz = np.empty_like(array) if y is not None and ctx.needs_input_grad[3] else None
             sums = blocks.backward(
-                array, _array(dy), _parameters(x, weight, None)[0], ctx.statistics, dx,
+                array, _array(dy), _parameters(array, weight, None)[0], ctx.statistics, dx,
                 torch.get_num_threads(), _array(y), dz,
             )  # fmt: skip
             arrays = dx, *sums
@@ -278,7 +278,8 @@ def _inference(
         raise ValueError(
             f"running_var[{bad[0]}] is {variance[bad[0]]}; expected 0 or more in every channel"
         )
-    array, (gamma, beta) = _array(x), _parameters(x, weight, bias)
+    array = _array(x)
+    gamma, beta = _parameters(array, weight, bias)
     y = np.empty_like(array)
     blocks.inference(
         array,
@@ -293,14 +294,10 @@ def _inference(
     return torch.from_numpy(y)
 
 
-def _parameters(x: Tensor, weight: _Maybe, bias: _Maybe) -> tuple[np.ndarray, np.ndarray]:
-    """gamma and beta, (C,), in the dtype that x is computed in."""
-    channels, dtype = x.shape[1], np.float64 if x.dtype == torch.float64 else np.float32
+def _parameters(array: np.ndarray, weight: _Maybe, bias: _Maybe) -> tuple[np.ndarray, np.ndarray]:
+    """gamma and beta, (C,), to go with x as an array."""
     gamma, beta = _array(weight), _array(bias)
-    return (
-        np.ones(channels, dtype) if gamma is None else gamma,
-        np.zeros(channels, dtype) if beta is None else beta,
-    )
+    return batchnorm._filled(gamma, 1.0, array), batchnorm._filled(beta, 0.0, array)
 
 
 @overload
