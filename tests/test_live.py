@@ -488,6 +488,24 @@ def test_an_exercise_is_solved_by_keyboard_alone(served: None, page: Page, site:
     expect(editor).not_to_be_focused()
 
 
+def test_a_cell_that_is_run_again_while_it_runs_runs_as_it_stands_then(
+    served: None, page: Page, site: str
+) -> None:
+    page.goto(f"{site}/book/idea/transform.html")
+    third = cell(page, 3)
+    open_editor(third)
+    page.keyboard.press("Control+a")
+    page.keyboard.type("import time; print('once'); time.sleep(3)")
+    page.keyboard.press("Shift+Enter")
+    output = third.locator(".cell_output")
+    expect(output).to_have_text("once", timeout=STARTS)
+    page.keyboard.press("Control+a")
+    page.keyboard.type("print('twice')")
+    page.keyboard.press("Shift+Enter")
+    expect(third.get_by_role("status")).to_have_text("Changed, runs again after this run")
+    expect(output).to_have_text("twice")
+
+
 def test_after_an_endless_loop_and_an_error_above_the_page_goes_on(
     served: None, page: Page, site: str
 ) -> None:

@@ -177,9 +177,13 @@
   // --- Running it --------------------------------------------------------------------------
 
   function run(cell, all) {
-    if (cell.busy) return;
+    if (cell.busy) {
+      cell.again = cell.text !== cell.asked;
+      if (cell.again) say(cell, "Changed, runs again after this run");
+      return;
+    }
     worker ??= startPython();
-    cell.busy = true;
+    Object.assign(cell, { busy: true, again: false, asked: cell.text });
     say(cell, ready ? "Running …" : "Starting Python …");
     worker.postMessage({ sources: cells.map((one) => one.text), index: cell.index, all });
     update(cell);
@@ -268,6 +272,7 @@
         say(cell, `${cell.status.textContent}, after ${others} above`);
       }
       update(cell);
+      if (cell.again) run(cell, false);
     },
   };
 
