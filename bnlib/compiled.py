@@ -233,6 +233,8 @@ def write_y(x, residual, y, k, rest, a, c, first, last, row, stop, add, relu):
         narrow[1, i], narrow[2, i] = a[i], c[i] + (near - k[i] - rest[i]) * a[i]
         wide[0, i], wide[1, i], wide[2, i] = k[i], a[i], c[i] - rest[i] * a[i]
         fits[i] = _fits(a[i]) and abs(near) < _HIGH and abs(narrow[2, i]) < _HIGH
+        if not fits[i]:  # y may be x: which then stays until the channel's turn
+            narrow[0, i], narrow[1, i], narrow[2, i] = 0, 1, 0
     if size < _SHORT:
         _y_lanes(x, _spread(narrow, size), first * size, row, stop, y, residual, add, relu)
     else:
