@@ -39,6 +39,16 @@ def work_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
+def filled(v: np.ndarray | None, value: float, x: np.ndarray) -> np.ndarray:
+    """v, or where there is none as many times the value as x has channels."""
+    return _constant(value, x.shape[1], work_dtype(x.dtype)) if v is None else v
+
+
+@functools.lru_cache(64)
+def _constant(value: float, channels: int, dtype: np.dtype) -> np.ndarray:
+    return np.full(channels, value, dtype)
+
+
 class Layout(NamedTuple):
     """How arrays `(N, C, *spatial)` lie in memory, and how they are cut.
 
@@ -136,15 +146,9 @@ def train(
     if hasattr(module, "train") and sweeps.plain and not sweeps.by_rows:
         sweeps.in_one(module.train, gamma, beta, *stats, eps, add=add, relu=relu)
         return stats
-    m = x.size // x.shape[1]
 
     def strip(part: slice) -> None:
-        near[part] = sweeps.arrays[0][0, part, 0]
-        for again in range(1 + (x.itemsize == 8)):  # float64 has no digits to spare
-            if again:
-                near[part] += rest[part]
-            total = sweeps.sum(module.sums, part, near, False, False)
-            rest[part], var[part] = module.moments(*total, m)
+        sweeps.moments(module, part, near, rest, var)
         inv_std[part] = 1 / np.sqrt(var[part] + eps)
         a = inv_std[part] * gamma[part]
         vectors = near[part], rest[part], a, beta[part].astype(np.float64)
@@ -209,6 +213,52 @@ def backward(
     return dgamma, dbeta
 
 
+# The same in two halves, for where others have a say in what the sums decide.
+
+
+@_silent
+def statistics(x: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel, (C,), float64; x is not empty."""
+    sweeps = _Sweeps([x, x, x], 0, threads)
+    module, _ = engine()
+    near, rest, var = np.empty((3, x.shape[1]))
+    sweeps.each_strip(lambda part: sweeps.moments(module, part, near, rest, var))
+    return near + rest, var
+
+
+@_silent
+def backward_sums(x: np.ndarray, dy: np.ndarray, mean: np.ndarray, threads: int) -> np.ndarray:
+    """Σ dy and Σ dy·(x − mean) of each channel, (2, C), float64; x is not empty."""
+    sweeps = _Sweeps([x, dy, x], 0, threads)
+    module, _ = engine()
+    total = np.empty((2, x.shape[1]))
+
+    def strip(part: slice) -> None:
+        total[:, part] = sweeps.sum(module.sums, part, mean, True, False)
+
+    sweeps.each_strip(strip)
+    return total
+
+
+@_silent
+def gradient(
+    x: np.ndarray,
+    dy: np.ndarray,
+    mean: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    a: np.ndarray,
+    dx: np.ndarray,
+    threads: int,
+) -> None:
+    """dx = ((x − mean)·b + dy + c)·a, with factors (C,), float64; x is not empty."""
+    sweeps = _Sweeps([x, dy, x, x, dx], 1, threads, whole=True)
+    module, _ = engine()
+    vectors = mean, np.zeros_like(mean), b, c, a
+    sweeps.write(module.write_dx, slice(0, x.shape[1]), vectors, False, False)
+    sweeps.finish()
+
+
 @_silent
 def inference(
     x: np.ndarray,
@@ -256,7 +306,7 @@ class _Sweeps:
     def __init__(
         self, arrays: Sequence[np.ndarray], written: int, threads: int, whole: bool = False
     ) -> None:
-        x, self.results = arrays[0], arrays[-written:]
+        x, self.results = arrays[0], arrays[len(arrays) - written :]
         self.layout = layout(x.shape, x.strides, x.itemsize)
         self.arrays = [self.layout.view(v if v.flags.writeable else _unlocked(v)) for v in arrays]
         self.threads = threads if x.size > _ALONE else 1
@@ -288,6 +338,18 @@ class _Sweeps:
 
         _in_threads(run, range(0, c, share), self.threads)
         self.finish()
+
+    def moments(
+        self, module: ModuleType, part: slice, near: np.ndarray, rest: np.ndarray, var: np.ndarray
+    ) -> None:
+        """K, what the mean is beyond it, and the variance of the channels of a strip."""
+        b, _, size = self.layout.shape
+        near[part] = self.arrays[0][0, part, 0]
+        for again in range(1 + (self.work == np.float64)):  # which has no digits to spare
+            if again:
+                near[part] += rest[part]
+            total = self.sum(module.sums, part, near, False, False)
+            rest[part], var[part] = module.moments(*total, b * size)
 
     def each_strip(self, function: Callable[[slice], None]) -> None:
         """function(channels) for each strip."""
