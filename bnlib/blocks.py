@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnlib import interpreted
+from bnlib import formulas, interpreted
 from bnlib._messages import short
 
 _PIECE = 512  # positions from which on a strip is a single channel
@@ -148,7 +148,7 @@ def train(
         return stats
 
     def strip(part: slice) -> None:
-        sweeps.moments(module, part, near, rest, var)
+        sweeps.moments(module.sums, part, near, rest, var)
         inv_std[part] = 1 / np.sqrt(var[part] + eps)
         a = inv_std[part] * gamma[part]
         vectors = near[part], rest[part], a, beta[part].astype(np.float64)
@@ -204,7 +204,9 @@ def backward(
 
     def strip(part: slice) -> None:
         dbeta[part], products = sweeps.sum(module.sums, part, near, True, relu)
-        b, c, dgamma[part] = module.dx_factors(dbeta[part], products, rest[part], inv_std[part], m)
+        b, c, dgamma[part] = formulas.dx_factors(
+            dbeta[part], products, rest[part], inv_std[part], m
+        )
         vectors = near[part], rest[part], b, c, inv_std[part] * gamma[part]
         sweeps.write(module.write_dx, part, vectors, relu, keep)
 
@@ -222,7 +224,7 @@ def statistics(x: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     sweeps = _Sweeps([x, x, x], 0, threads)
     module, _ = engine()
     near, rest, var = np.empty((3, x.shape[1]))
-    sweeps.each_strip(lambda part: sweeps.moments(module, part, near, rest, var))
+    sweeps.each_strip(lambda part: sweeps.moments(module.sums, part, near, rest, var))
     return near + rest, var
 
 
@@ -340,7 +342,12 @@ class _Sweeps:
         self.finish()
 
     def moments(
-        self, module: ModuleType, part: slice, near: np.ndarray, rest: np.ndarray, var: np.ndarray
+        self,
+        sums: Callable[..., Any],
+        part: slice,
+        near: np.ndarray,
+        rest: np.ndarray,
+        var: np.ndarray,
     ) -> None:
         """K, what the mean is beyond it, and the variance of the channels of a strip."""
         b, _, size = self.layout.shape
@@ -348,8 +355,8 @@ class _Sweeps:
         for again in range(1 + (self.work == np.float64)):  # which has no digits to spare
             if again:
                 near[part] += rest[part]
-            total = self.sum(module.sums, part, near, False, False)
-            rest[part], var[part] = module.moments(*total, b * size)
+            sum_d, sum_d2 = self.sum(sums, part, near, False, False)
+            rest[part], var[part] = formulas.moments(sum_d, sum_d2, b * size)
 
     def each_strip(self, function: Callable[[slice], None]) -> None:
         """function(channels) for each strip."""

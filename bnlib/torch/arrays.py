@@ -4,6 +4,7 @@ The functions are those of `bnlib.torch.operations`. What has 16 bits goes throu
 are laid out as x is; their memory comes from NumPy, which gets large pieces faster than torch.
 """
 
+import warnings
 from typing import overload
 
 import numpy as np
@@ -110,6 +111,30 @@ def gradient(
     dx = np.empty_like(array)
     blocks.gradient(array, _array(dy), _array(mean), b, c, a, dx, _threads())
     return _tensor(dx, x)
+
+
+def follow(
+    running_mean: Tensor, mean: Tensor, running_var: Tensor, var: Tensor, momentum: float
+) -> None:
+    """Move running statistics toward those of a mini-batch, but for channels that they cannot hold.
+
+    A warning names these.
+    """
+    moves, good = [], np.True_
+    for running, new in (running_mean, _array(mean)), (running_var, _array(var)):
+        good = good & (np.abs(new) <= torch.finfo(running.dtype).max)  # no NaN either
+        moves.append((running, (1 - momentum) * _array(running) + momentum * new))
+    if not good.all():
+        warnings.warn(
+            f"channel {', '.join(map(str, np.flatnonzero(~good)))}: the batch has a NaN or an "
+            f"infinity, or a variance beyond {running_var.dtype}; the running statistics of the "
+            "channel were not updated",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        moves = [(running, np.where(good, moved, _array(running))) for running, moved in moves]
+    for running, moved in moves:
+        running.copy_(torch.from_numpy(moved))
 
 
 def check_variance(var: Tensor) -> None:

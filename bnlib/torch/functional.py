@@ -8,7 +8,6 @@ higher order), it is `bnlib.torch.operations`.
 
 import functools
 import math
-import warnings
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -28,7 +27,6 @@ from bnlib.torch.operations import count, past_relu, work_dtype
 _HALVES = torch.float16, torch.bfloat16
 _DTYPES = *_HALVES, torch.float32, torch.float64
 _Maybe = Tensor | None
-_NO_X = np.empty((0, 1), np.float32)
 
 
 def backend_for(x: Tensor) -> Backend:
@@ -42,25 +40,35 @@ def backend_for(x: Tensor) -> Backend:
     Returns:
         The `Backend`.
     """
-    if reason := watched(x):
-        return Backend("torch", reason)
-    if not x.numel():
-        return Backend("torch", "the mini-batch is empty")
-    if x.device.type == "cpu":
-        name, reason = batchnorm.backend_for(_NO_X)
-        return Backend(name, f"the tensor is in the memory of the CPU; {reason}")
-    if x.device.type != "cuda":
-        return Backend("torch", f"there are no kernels for the device {x.device}")
-    kernels, reason = _triton()
-    if kernels is None:
-        return Backend("torch", f"Triton does not work here: {reason}")
-    return Backend("triton", "the tensor is on a CUDA device")
+    _, name, reason = _choice(x)
+    return Backend(name, reason)
 
 
 def module_for(x: Tensor) -> ModuleType:
     """The module that computes it, of which `backend_for` tells."""
-    name = backend_for(x).name
-    return operations if name == "torch" else _triton()[0] if name == "triton" else arrays
+    return _choice(x)[0]
+
+
+def _choice(x: Tensor) -> tuple[ModuleType, str, str]:
+    """The module, what it is called, and why it is this one."""
+    if reason := watched(x):
+        return operations, "torch", reason
+    if not x.numel():
+        return operations, "torch", "the mini-batch is empty"
+    if x.device.type == "cpu":
+        return _on_cpu()
+    if x.device.type != "cuda":
+        return operations, "torch", f"there are no kernels for the device {x.device}"
+    kernels, reason = _triton()
+    if kernels is None:
+        return operations, "torch", f"Triton does not work here: {reason}"
+    return kernels, "triton", "the tensor is on a CUDA device"
+
+
+@functools.cache
+def _on_cpu() -> tuple[ModuleType, str, str]:
+    name, reason = batchnorm.backend_for(np.empty((0, 1), np.float32))
+    return arrays, name, f"the tensor is in the memory of the CPU; {reason}"
 
 
 def batch_norm(
@@ -232,24 +240,14 @@ def follow(
     if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
         _Follow.apply(running_mean, mean, running_var, var, momentum)
         return
-    new_mean, new_var = mean.to(running_mean.dtype), var.to(running_var.dtype)
-    looking = mean.device.type == "cpu" and not watched(mean)
-    # A NaN or an infinity leaves its mark on a sum.
-    if not (looking and math.isfinite(new_mean.sum() + new_var.sum())):
-        good = new_mean.isfinite() & new_var.isfinite()
-        new_mean = torch.where(good, new_mean, running_mean)
-        new_var = torch.where(good, new_var, running_var)
-        if looking and not good.all():
-            channels = ", ".join(map(str, (~good).nonzero().flatten().tolist()))
-            warnings.warn(
-                f"channel {channels}: the batch has a NaN or an infinity, or a variance beyond "
-                f"{running_var.dtype}; the running statistics of the channel were not updated",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-    for running, new in (running_mean, new_mean), (running_var, new_var):
-        wide = work_dtype(running)  # in float32, new − running may be too large
-        running.copy_(running.to(wide).lerp(new.to(wide), momentum))
+    if mean.device.type == "cpu" and not watched(mean):
+        arrays.follow(running_mean, mean, running_var, var, momentum)
+        return
+    good = mean.to(running_mean.dtype).isfinite() & var.to(running_var.dtype).isfinite()
+    for running, new in (running_mean, mean), (running_var, var):
+        wide = running.to(work_dtype(running))  # in float32, new − running may be too large
+        moved = wide.lerp(new.to(wide.dtype), momentum)
+        running.copy_(torch.where(good, moved, wide))
 
 
 class _Follow(torch.autograd.Function):
