@@ -9,6 +9,8 @@ and 1 write, inference 1 of each.
 Much of a time can be that of the system, which clears the pages of new arrays. So one thread is
 measured twice: with memory as the system gives it, and where glibc keeps what is freed.
 
+Time over size is measured for one thread, on images whose three numbers grow together.
+
     make bench ONLY=speed [RECORD=1]
 """
 
@@ -25,6 +27,7 @@ from time import perf_counter
 
 import numpy as np
 from contestants import (
+    BLOCKED,
     CLOSED,
     LAST,
     NATIVE,
@@ -37,8 +40,10 @@ from contestants import (
 
 SHAPES = [(60, 100), (256, 1024), (4096, 1024), (128, 64, 28, 28), (32, 256, 56, 56)]
 SHAPES += [(64, 32, 4, 4)]
+SIZES = [(2**k, 64, 2**k * 2, 2**k * 2) for k in range(1, 7)]  # 2·10³ to 7·10⁷ values
 THREADS = 1, 2
 FLOOR = "floor: reads and copies"
+IMAGES = LAST, BLOCKED  # they take images only
 ALONE = TEXTBOOK, CLOSED, ONE_PASS  # they use one thread, whatever there is
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}  # bytes
 SAMPLE = 2e-3  # seconds that one measurement takes at least
@@ -51,21 +56,24 @@ def main() -> None:
     kinds.add_argument("--record", action="store_true", help=f"write {RECORDS / 'speed.json'}")
     kinds.add_argument("--quick", action="store_true", help="small shapes and few rounds")
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.threads:
-        json.dump(measure(arguments.threads, arguments.quick), sys.stdout)
+        json.dump(measure(arguments.threads, arguments.quick, arguments.sizes), sys.stdout)
         return
-    results = [row for threads in THREADS for row in in_a_process(threads, {}, arguments.quick)]
-    results += in_a_process(1, KEPT, arguments.quick)
-    record = circumstances() | {"results": results}
+    flags = ["--quick"] * arguments.quick
+    results = [row for threads in THREADS for row in in_a_process(threads, {}, flags)]
+    results += in_a_process(1, KEPT, flags)
+    sizes = in_a_process(1, {}, [*flags, "--sizes"])
+    record = circumstances() | {"results": results, "sizes": sizes}
     show(record)
     if arguments.record:
         (RECORDS / "speed.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
-def in_a_process(threads: int, environment: dict[str, str], quick: bool) -> list[dict]:
+def in_a_process(threads: int, environment: dict[str, str], flags: list[str]) -> list[dict]:
     """What `measure` returns, in a process that may use this many cores."""
-    command = [sys.executable, __file__, "--threads", str(threads), *["--quick"] * quick]
+    command = [sys.executable, __file__, "--threads", str(threads), *flags]
     limits = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}  # bnlib has its own
     limits |= environment
     done = subprocess.run(command, env=os.environ | limits, stdout=subprocess.PIPE, check=True)
@@ -73,7 +81,7 @@ def in_a_process(threads: int, environment: dict[str, str], quick: bool) -> list
     return [row | {"memory": memory} for row in json.loads(done.stdout)]
 
 
-def measure(threads: int, quick: bool) -> list[dict]:
+def measure(threads: int, quick: bool, sizes: bool) -> list[dict]:
     """Median time and ratio of each contestant, for each shape and pass."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
@@ -81,13 +89,14 @@ def measure(threads: int, quick: bool) -> list[dict]:
     if threads > 1:
         all_takers = {name: taker for name, taker in all_takers.items() if name not in ALONE}
     results = []
-    for shape in [(3, 4, 5, 5)] if quick else SHAPES:
+    shapes = SIZES if sizes else SHAPES
+    for shape in [(3, 4, 5, 5)] if quick else shapes:
         rng = np.random.default_rng(0)
         x, dy = (rng.standard_normal(shape, np.float32) for _ in range(2))
         gamma, beta, mean = (rng.standard_normal(shape[1], np.float32) for _ in range(3))
         var = mean**2 + 1
         parameters = gamma, beta
-        takers = {k: v for k, v in all_takers.items() if x.ndim == 4 or k != LAST}
+        takers = {k: v for k, v in all_takers.items() if x.ndim == 4 or k not in IMAGES}
         training = {k: v.step(x, *parameters, dy, 1e-5) for k, v in takers.items()}
         training[FLOOR] = floor(x, threads, reads=4, copies=2)
         inference = {k: v.infer(x, mean, var, *parameters, 1e-5) for k, v in takers.items()}

@@ -7,7 +7,6 @@ Here are the functions that one calls, and their checks. `bnlib.formulas` has th
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from bnlib import blocks
 from bnlib._messages import short
-from bnlib.blocks import Statistics, work_dtype
+from bnlib.blocks import Statistics, filled, work_dtype
 
 _FLOAT16, _FLOAT32, _FLOAT64 = map(np.dtype, (np.float16, np.float32, np.float64))
 
@@ -135,7 +134,7 @@ def batch_norm_train(
     _check_out(out, x, x=x)
     _check_threads(threads)
     y = np.empty_like(x, subok=False) if out is None else out
-    scale, shift = _filled(gamma, 1.0, x), _filled(beta, 0.0, x)
+    scale, shift = filled(gamma, 1.0, x), filled(beta, 0.0, x)
     statistics = blocks.train(x, scale, shift, eps, y, threads)
     gamma = None if gamma is None else np.array(gamma)
     return y, Cache(x, statistics, count, gamma, beta is not None)
@@ -177,7 +176,7 @@ def batch_norm_backward(
     _check_out(out, x, x=x, dy=dy)
     _check_threads(threads)
     dx = np.empty_like(x, subok=False) if out is None else out
-    scale = _filled(gamma, 1.0, x)
+    scale = filled(gamma, 1.0, x)
     dgamma, dbeta = blocks.backward(x, dy, scale, cache.statistics, dx, threads)
     with np.errstate(over="ignore"):
         return (
@@ -232,8 +231,8 @@ def batch_norm_inference(
         _check_out(out, x, x=x)
     _check_threads(threads)
     y = np.empty_like(x, subok=False) if out is None else out
-    a = _filled(gamma, 1.0, x) / np.sqrt(var + eps)
-    blocks.inference(x, mean, a, _filled(beta, 0.0, x).astype(np.float64), y, threads)
+    a = filled(gamma, 1.0, x) / np.sqrt(var + eps)
+    blocks.inference(x, mean, a, filled(beta, 0.0, x).astype(np.float64), y, threads)
     return y
 
 
@@ -284,16 +283,6 @@ def fold(
     new_weight = weight * a.reshape(-1, *[1] * (weight.ndim - 1))
     new_bias = a * ((0 if bias is None else bias) - mean) + (0 if beta is None else beta)
     return new_weight.astype(weight.dtype), new_bias.astype(work_dtype(weight.dtype))
-
-
-def _filled(v: np.ndarray | None, value: float, x: np.ndarray) -> np.ndarray:
-    """v, or where there is none as many times the value as x has channels."""
-    return _constant(value, x.shape[1], work_dtype(x.dtype)) if v is None else v
-
-
-@lru_cache(64)
-def _constant(value: float, channels: int, dtype: np.dtype) -> np.ndarray:
-    return np.full(channels, value, dtype)
 
 
 # Checks. Each error names the argument, what it was, and what was expected.

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnlib import interpreted
+from bnlib import formulas, interpreted
 from bnlib._messages import short
 
 _PIECE = 512  # positions from which on a strip is a single channel
@@ -37,6 +37,16 @@ _ALONE = 1 << 16  # values up to which one thread is faster than waking another
 def work_dtype(dtype: np.dtype) -> np.dtype:
     """The dtype to compute in: float32 for float16, else the same."""
     return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def filled(v: np.ndarray | None, value: float, x: np.ndarray) -> np.ndarray:
+    """v, or where there is none as many times the value as x has channels."""
+    return _constant(value, x.shape[1], work_dtype(x.dtype)) if v is None else v
+
+
+@functools.lru_cache(64)
+def _constant(value: float, channels: int, dtype: np.dtype) -> np.ndarray:
+    return np.full(channels, value, dtype)
 
 
 class Layout(NamedTuple):
@@ -136,15 +146,9 @@ def train(
     if hasattr(module, "train") and sweeps.plain and not sweeps.by_rows:
         sweeps.in_one(module.train, gamma, beta, *stats, eps, add=add, relu=relu)
         return stats
-    m = x.size // x.shape[1]
 
     def strip(part: slice) -> None:
-        near[part] = sweeps.arrays[0][0, part, 0]
-        for again in range(1 + (x.itemsize == 8)):  # float64 has no digits to spare
-            if again:
-                near[part] += rest[part]
-            total = sweeps.sum(module.sums, part, near, False, False)
-            rest[part], var[part] = module.moments(*total, m)
+        sweeps.moments(module.sums, part, near, rest, var)
         inv_std[part] = 1 / np.sqrt(var[part] + eps)
         a = inv_std[part] * gamma[part]
         vectors = near[part], rest[part], a, beta[part].astype(np.float64)
@@ -200,13 +204,61 @@ def backward(
 
     def strip(part: slice) -> None:
         dbeta[part], products = sweeps.sum(module.sums, part, near, True, relu)
-        b, c, dgamma[part] = module.dx_factors(dbeta[part], products, rest[part], inv_std[part], m)
+        b, c, dgamma[part] = formulas.dx_factors(
+            dbeta[part], products, rest[part], inv_std[part], m
+        )
         vectors = near[part], rest[part], b, c, inv_std[part] * gamma[part]
         sweeps.write(module.write_dx, part, vectors, relu, keep)
 
     sweeps.each_strip(strip)
     sweeps.finish()
     return dgamma, dbeta
+
+
+# The same in two halves, for where others have a say in what the sums decide.
+
+
+@_silent
+def statistics(x: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel, (C,), float64; x is not empty."""
+    sweeps = _Sweeps([x, x, x], 0, threads)
+    module, _ = engine()
+    near, rest, var = np.empty((3, x.shape[1]))
+    sweeps.each_strip(lambda part: sweeps.moments(module.sums, part, near, rest, var))
+    return near + rest, var
+
+
+@_silent
+def backward_sums(x: np.ndarray, dy: np.ndarray, mean: np.ndarray, threads: int) -> np.ndarray:
+    """Σ dy and Σ dy·(x − mean) of each channel, (2, C), float64; x is not empty."""
+    sweeps = _Sweeps([x, dy, x], 0, threads)
+    module, _ = engine()
+    total = np.empty((2, x.shape[1]))
+
+    def strip(part: slice) -> None:
+        total[:, part] = sweeps.sum(module.sums, part, mean, True, False)
+
+    sweeps.each_strip(strip)
+    return total
+
+
+@_silent
+def gradient(
+    x: np.ndarray,
+    dy: np.ndarray,
+    mean: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    a: np.ndarray,
+    dx: np.ndarray,
+    threads: int,
+) -> None:
+    """dx = ((x − mean)·b + dy + c)·a, with factors (C,), float64; x is not empty."""
+    sweeps = _Sweeps([x, dy, x, x, dx], 1, threads, whole=True)
+    module, _ = engine()
+    vectors = mean, np.zeros_like(mean), b, c, a
+    sweeps.write(module.write_dx, slice(0, x.shape[1]), vectors, False, False)
+    sweeps.finish()
 
 
 @_silent
@@ -256,7 +308,7 @@ class _Sweeps:
     def __init__(
         self, arrays: Sequence[np.ndarray], written: int, threads: int, whole: bool = False
     ) -> None:
-        x, self.results = arrays[0], arrays[-written:]
+        x, self.results = arrays[0], arrays[len(arrays) - written :]
         self.layout = layout(x.shape, x.strides, x.itemsize)
         self.arrays = [self.layout.view(v if v.flags.writeable else _unlocked(v)) for v in arrays]
         self.threads = threads if x.size > _ALONE else 1
@@ -288,6 +340,23 @@ class _Sweeps:
 
         _in_threads(run, range(0, c, share), self.threads)
         self.finish()
+
+    def moments(
+        self,
+        sums: Callable[..., Any],
+        part: slice,
+        near: np.ndarray,
+        rest: np.ndarray,
+        var: np.ndarray,
+    ) -> None:
+        """K, what the mean is beyond it, and the variance of the channels of a strip."""
+        b, _, size = self.layout.shape
+        near[part] = self.arrays[0][0, part, 0]
+        for again in range(1 + (self.work == np.float64)):  # which has no digits to spare
+            if again:
+                near[part] += rest[part]
+            sum_d, sum_d2 = self.sum(sums, part, near, False, False)
+            rest[part], var[part] = formulas.moments(sum_d, sum_d2, b * size)
 
     def each_strip(self, function: Callable[[slice], None]) -> None:
         """function(channels) for each strip."""

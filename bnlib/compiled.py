@@ -28,7 +28,8 @@ _SHORT = 32  # with fewer positions, the factors are spread over the lanes
 _LOW, _HIGH = 2.0**-100, 2.0**100  # factors with which float32 loses nothing
 
 _jit = njit(nogil=True, error_model="numpy", cache=True)
-moments, dx_factors = map(_jit, (formulas.moments, formulas.dx_factors))
+_inline = njit(inline="always")  # part of what calls it: compiled once, and not again in each
+_moments, _dx_factors = map(_jit, (formulas.moments, formulas.dx_factors))
 
 
 @_jit
@@ -43,6 +44,7 @@ def train(
 ):
     """All of the forward pass for the channels first … last, as `bnlib.blocks.train` does it."""
     m = x.shape[0] * x.shape[2]
+    start, no = 0 * rows, rows < 0  # for constants Numba would compile anew what is called
     a, shift = np.empty(step), np.empty(step)
     while first < last:
         until = min(first + step, last)
@@ -53,14 +55,14 @@ def train(
             if again:
                 for i in range(k.size):
                     k[i] += r[i]
-            total = _all_sums(x, x, x, k, rows, first, until, False, False)
+            total = _all_sums(x, x, x, k, rows, first, until, no, no)
             for i in range(k.size):
-                r[i], var[first + i] = moments(total[0, i], total[1, i], m)
+                r[i], var[first + i] = _moments(total[0, i], total[1, i], m)
         for i in range(k.size):
             c = first + i
             inv_std[c] = 1 / np.sqrt(var[c] + eps)
             a[i], shift[i] = inv_std[c] * gamma[c], beta[c]
-        write_y(x, residual, y, k, r, a, shift, first, until, 0, x.shape[0], add, relu)
+        write_y(x, residual, y, k, r, a, shift, first, until, start, x.shape[0], add, relu)
         first = until
 
 
@@ -70,21 +72,22 @@ def backward(
 ):
     """All of the backward pass likewise."""
     m = x.shape[0] * x.shape[2]
+    start, yes = 0 * rows, rows > 0
     a, b, shift = np.empty(step), np.empty(step), np.empty(step)
     while first < last:
         until = min(first + step, last)
         k, r = near[first:until], rest[first:until]
-        total = _all_sums(x, g, y, k, rows, first, until, True, relu)
+        total = _all_sums(x, g, y, k, rows, first, until, yes, relu)
         for i in range(k.size):
             c = first + i
             dbeta[c] = total[0, i]
-            b[i], shift[i], dgamma[c] = dx_factors(total[0, i], total[1, i], r[i], inv_std[c], m)
+            b[i], shift[i], dgamma[c] = _dx_factors(total[0, i], total[1, i], r[i], inv_std[c], m)
             a[i] = inv_std[c] * gamma[c]
-        write_dx(x, g, y, dz, dx, k, r, b, shift, a, first, until, 0, x.shape[0], relu, keep)
+        write_dx(x, g, y, dz, dx, k, r, b, shift, a, first, until, start, x.shape[0], relu, keep)
         first = until
 
 
-@_jit
+@_inline
 def _all_sums(x, g, y, k, rows, first, last, back, relu):
     """`sums` over all rows, range by range."""
     total = np.zeros((2, last - first))
@@ -202,14 +205,14 @@ def _add_products(x, g, y, relu, k, at, end, row, stop, total):
         row += 1
 
 
-@_jit
+@_inline
 def _add(total, more):
     for i in range(2):
         for j in range(total.shape[1]):
             total[i, j] += more[i, j]
 
 
-@_jit
+@_inline
 def _copy(total, to):
     for i in range(2):
         for j in range(total.shape[1]):
@@ -233,6 +236,8 @@ def write_y(x, residual, y, k, rest, a, c, first, last, row, stop, add, relu):
         narrow[1, i], narrow[2, i] = a[i], c[i] + (near - k[i] - rest[i]) * a[i]
         wide[0, i], wide[1, i], wide[2, i] = k[i], a[i], c[i] - rest[i] * a[i]
         fits[i] = _fits(a[i]) and abs(near) < _HIGH and abs(narrow[2, i]) < _HIGH
+        if not fits[i]:  # y may be x: which then stays until the channel's turn
+            narrow[0, i], narrow[1, i], narrow[2, i] = 0, 1, 0
     if size < _SHORT:
         _y_lanes(x, _spread(narrow, size), first * size, row, stop, y, residual, add, relu)
     else:

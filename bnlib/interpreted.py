@@ -9,9 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bnlib.formulas import dx_factors, moments
-
-__all__ = ["dx_factors", "moments", "sums", "write_dx", "write_y"]
 _BLOCK = 1 << 14  # values of a block: 128 KiB in float64
 _ROWS = 256  # rows that are added one after the other
 

@@ -458,11 +458,13 @@ def test_out_is_written_and_returned(shape, order, dtype):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mean", [0, 1e4])
+@pytest.mark.parametrize("mean", [0, 1e4, 1e36])
 def test_inference_can_take_the_place_of_x(shape, mean):
     x, gamma, beta, _ = draw(shape, dtype=np.float32)
-    x += np.float32(mean)
-    statistics = np.full(shape[1], mean + 3.0), np.full(shape[1], 4.0)
+    x[:, 1:] += np.float32(mean)
+    means = np.full(shape[1], mean + 3.0)
+    means[0] = 3
+    statistics = means, np.full(shape[1], 4.0)
     expected = batch_norm_inference(x, *statistics, gamma, beta)
     view = x[:]  # another array, the same memory
     batch_norm_inference(x, *statistics, gamma, beta, out=view)

@@ -345,8 +345,6 @@ def test_x_is_given_back_after_the_backward_pass(dtype, device, monkeypatch):
     x = leaf + 1
     memory = StorageWeakRef(x.untyped_storage())
     y = batch_norm(x, None, None, training=True)
-    if device.type == "cpu":  # no array in what is kept aside of autograd's own tensors
-        assert all(v.size <= 32 for v in y.grad_fn.statistics)
     loss = y.sum()
     loss.backward()
     del x, y

@@ -535,3 +535,20 @@ def test_the_benchmark_runs_or_says_why_not():
     else:
         assert done.returncode == 1
         assert done.stderr == "There is no CUDA GPU here: nothing was measured.\n"
+
+
+@pytest.mark.parametrize("memory", ["contiguous", "channels last"])
+@pytest.mark.parametrize("shape", [(70, 9), (3, 5, 40), (6, 3, 7, 7)])
+@where_kernels_run
+def test_two_halves_are_the_whole(shape, memory):
+    x, weight, bias, dy = draw(shape, memory=memory)
+    y, *moments = kernels().train(x, weight, bias, 1e-5, single_read=False)
+    dx, *sums, _ = kernels().backward(dy, x, *moments, weight, 1e-5, single_read=False)
+    mean, var = kernels().statistics(x)
+    torch.testing.assert_close((mean, var), tuple(moments))
+    torch.testing.assert_close(kernels().inference(x, mean, var, weight, bias, 1e-5), y)
+    dgamma, dbeta = kernels().sums(dy, x, mean, var, 1e-5)
+    torch.testing.assert_close((dgamma, dbeta), tuple(sums))
+    m = x.numel() // x.shape[1]
+    again = kernels().gradient(dy, x, mean, var, weight, 1e-5, dgamma, dbeta, m)
+    torch.testing.assert_close(again, dx)

@@ -7,10 +7,9 @@ way. In the backward pass the sums of dy and of dy·x̂ travel likewise.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterator
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,24 +17,21 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnlib.torch import operations
 from bnlib.torch.functional import (
-    _check_numbers,
-    _check_tensors,
-    _columns,
-    _count,
-    _finish,
-    _follow,
-    _normalize,
-    _others,
-    _slope,
-    _statistics,
     batch_norm,
+    check_numbers,
+    check_tensors,
+    follow,
+    module_for,
+    needed,
+    watched,
 )
 from bnlib.torch.modules import _Forward, _Module, _names, _Ours, _ours, _OwnForward
+from bnlib.torch.operations import count
 
 _CHANNELS = 256  # as many fit into the first message, 4 KiB
 _FIRST = 2 + 2 * _CHANNELS
-_PART = 1 << 17  # values, 1 MiB in float64
 
 
 def sync_batch_norm(
@@ -126,7 +122,7 @@ def _synchronized(
     arguments = running_mean, running_var, weight, bias
     if not training or _ranks(group) == 1:
         y = batch_norm(x, *arguments, training, momentum, eps, residual=residual, relu=relu)
-        return y, _count(x)
+        return y, count(x)
     return _train(x, *arguments, momentum, eps, residual, relu, group)
 
 
@@ -153,12 +149,12 @@ def _train(
     group: dist.ProcessGroup | None,
 ) -> tuple[Tensor, int]:
     """y, and the number of values of a channel on all ranks."""
-    _check_numbers(momentum, eps)
-    _check_tensors(x, running_mean, running_var, weight, bias, residual)
-    y, mean, var, count = _SyncBatchNorm.apply(x, weight, bias, eps, group)
-    if count and running_mean is not None and running_var is not None:
-        _follow(running_mean, mean, running_var, var * (count / (count - 1)), momentum)
-    return _finish(y, residual, relu).to(x.dtype), count
+    check_numbers(momentum, eps)
+    check_tensors(x, running_mean, running_var, weight, bias, residual)
+    y, mean, var, m = _SyncBatchNorm.apply(x, weight, bias, residual, eps, relu, group)
+    if m and running_mean is not None and running_var is not None:
+        follow(running_mean, mean, running_var, var * (m / (m - 1)), momentum)
+    return y, m
 
 
 class _SyncBatchNorm(torch.autograd.Function):
@@ -170,72 +166,48 @@ class _SyncBatchNorm(torch.autograd.Function):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
+        residual: Tensor | None,
         eps: float,
+        relu: bool,
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Tensor, Tensor, int]:
-        own = _merge(torch.stack([_summary(part) for (part,) in _parts(x)]))
-        whole = _merge(_gather(own, group))
-        count = int(whole[0])
+        ctx.module, ctx.eps, ctx.group = module_for(x), eps, group
+        whole = _merge(_gather(_summary(x, ctx.module), group))
+        m = int(whole[0])
         mean, m2 = whole[1:].chunk(2)
-        ctx.eps, ctx.group, ctx.count = eps, group, max(count, 1)
-        var = m2 / ctx.count
-        ctx.save_for_backward(x, weight, mean, var)
+        ctx.m = max(m, 1)
+        var = m2 / ctx.m
+        y = ctx.module.inference(x, mean, var, weight, bias, eps, residual, relu)
+        ctx.save_for_backward(x, weight, mean, var, y if relu else None)
         ctx.mark_non_differentiable(mean, var)
-        wide = torch.promote_types(x.dtype, torch.float32)  # rounded to 16 bits once, at the end
-        y = [_normalize(part, mean, var, weight, bias, eps).to(wide) for (part,) in _parts(x)]
-        return torch.cat(y), mean, var, count
+        return y, mean, var, m
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, weight, mean, var = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the next derivative sees that μ and σ² depend on x
-            mean = _sum(x.sum(_others(x), dtype=torch.float64), ctx.group) / ctx.count
-            m2 = (x - _columns(mean, x)).square().sum(_others(x))
-            var = _sum(m2, ctx.group) / ctx.count
-
-        def x_hat(part: Tensor) -> Tensor:
-            return (part - _columns(mean, x)) * _slope(var, None, ctx.eps, x)
-
-        # Σ dy and Σ dy x_hat, over the values of this rank
-        sums = x.new_zeros(2, x.shape[1], dtype=torch.float64)
-        for part, g in _parts(x, dy):
-            g = g.double()
-            sums = sums + torch.stack([v.sum(_others(x)) for v in (g, g * x_hat(part))])
-        dbeta, dgamma = sums
+        x, weight, mean, var, y = ctx.saved_tensors
+        needs_dx, *needs = ctx.needs_input_grad
+        if again := torch.is_grad_enabled():  # the next derivative sees that μ and σ² depend on x
+            others, wide = operations.others(x), operations.work_dtype(x)
+            mean = _sum(x.sum(others, dtype=wide), ctx.group) / ctx.m
+            m2 = (x - operations.columns(mean, x)).square().sum(others)
+            var = _sum(m2, ctx.group) / ctx.m
+        module = operations if again or watched(dy) else ctx.module
+        dz = operations.past_relu(dy, y)
+        own = torch.stack(module.sums(dz, x, mean, var, ctx.eps))  # of the values of this rank
         dx = None
-        if ctx.needs_input_grad[0]:
-            # dx = γ / sqrt(σ² + ε) · (dy − mean(dy) − x_hat mean(dy x_hat)), means over all ranks
-            mean_dy, mean_dy_x_hat = (_columns(v, x) for v in _sum(sums, ctx.group) / ctx.count)
-            slope = _slope(var, weight, ctx.eps, x)
-            dx = torch.cat(
-                [
-                    ((g - mean_dy - x_hat(part) * mean_dy_x_hat) * slope).to(x.dtype)
-                    for part, g in _parts(x, dy)
-                ]
-            )
-        return (
-            dx,
-            dgamma if ctx.needs_input_grad[1] else None,
-            dbeta if ctx.needs_input_grad[2] else None,
-            None,
-            None,
-        )
+        if needs_dx:
+            of_all = _sum(own, ctx.group)
+            dx = module.gradient(dz, x, mean, var, weight, ctx.eps, *of_all, ctx.m)
+        return dx, *needed(needs, (*own, dz)), None, None, None
 
 
-def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors cut along N. On a CPU the float64 copies of a part fit into its cache."""
-    x = tensors[0]
-    values = _PART if x.device.type == "cpu" else 1 << 24
-    rows = values // max(1, math.prod(x.shape[1:]))
-    return zip(*(v.split(max(1, rows)) for v in tensors), strict=True)
-
-
-def _summary(x: Tensor) -> Tensor:
-    """The count, the mean and M of each channel of a part, (1 + 2C,), float64."""
-    if not _count(x):
+def _summary(x: Tensor, module: ModuleType) -> Tensor:
+    """The count, the mean and M of each channel of the rank's part, (1 + 2C,), float64."""
+    m = count(x)
+    if not m:
         return x.new_zeros(1 + 2 * x.shape[1], dtype=torch.float64)
-    mean, var = _statistics(x)
-    return torch.cat([mean.new_tensor([_count(x)]), mean, _count(x) * var])
+    mean, var = module.statistics(x)
+    return torch.cat([mean.new_tensor([m]), mean, m * var])
 
 
 def _merge(told: Tensor) -> Tensor:

@@ -1,17 +1,16 @@
 r"""`batch_norm` as `torch.nn.functional` has it, with the digits that the book derives.
 
-It is computed in one of three ways, of which `backend_for` tells. On the CPU the functions of
-`bnlib.blocks` work on the memory of the tensors, and on a CUDA device the kernels of
-`bnlib.torch.triton`. Everywhere else, and wherever torch has to see each operation (torch.compile,
-torch.func, derivatives of a higher order), it is a few plain torch operations in float64:
-`_statistics`, `_normalize` and `_gradients`.
+What computes is one of three modules with the same functions, of which `backend_for` tells. On the
+CPU it is `bnlib.torch.arrays`, on a CUDA device the kernels of `bnlib.torch.triton`. Everywhere
+else, and wherever torch has to see each operation (torch.compile, torch.func, derivatives of a
+higher order), it is `bnlib.torch.operations`.
 """
 
 import functools
 import math
-import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any, overload
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +19,14 @@ from torch._prims_common import suggest_memory_format
 from torch.autograd.forward_ad import unpack_dual
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from bnlib import batchnorm, blocks
+from bnlib import batchnorm
 from bnlib.batchnorm import Backend
+from bnlib.torch import arrays, operations
+from bnlib.torch.operations import count, past_relu, work_dtype
 
 _HALVES = torch.float16, torch.bfloat16
 _DTYPES = *_HALVES, torch.float32, torch.float64
 _Maybe = Tensor | None
-_NO_X = np.empty((0, 1), np.float32)
-_ARRAYS = "numba", "numpy"  # the backends that work on the memory of the tensors
 
 
 def backend_for(x: Tensor) -> Backend:
@@ -41,19 +40,35 @@ def backend_for(x: Tensor) -> Backend:
     Returns:
         The `Backend`.
     """
-    if reason := _watched(x):
-        return Backend("torch", reason)
+    _, name, reason = _choice(x)
+    return Backend(name, reason)
+
+
+def module_for(x: Tensor) -> ModuleType:
+    """The module that computes it, of which `backend_for` tells."""
+    return _choice(x)[0]
+
+
+def _choice(x: Tensor) -> tuple[ModuleType, str, str]:
+    """The module, what it is called, and why it is this one."""
+    if reason := watched(x):
+        return operations, "torch", reason
     if not x.numel():
-        return Backend("torch", "the mini-batch is empty")
+        return operations, "torch", "the mini-batch is empty"
     if x.device.type == "cpu":
-        name, reason = batchnorm.backend_for(_NO_X)
-        return Backend(name, f"the tensor is in the memory of the CPU; {reason}")
+        return _on_cpu()
     if x.device.type != "cuda":
-        return Backend("torch", f"there are no kernels for the device {x.device}")
+        return operations, "torch", f"there are no kernels for the device {x.device}"
     kernels, reason = _triton()
     if kernels is None:
-        return Backend("torch", f"Triton does not work here: {reason}")
-    return Backend("triton", "the tensor is on a CUDA device")
+        return operations, "torch", f"Triton does not work here: {reason}"
+    return kernels, "triton", "the tensor is on a CUDA device"
+
+
+@functools.cache
+def _on_cpu() -> tuple[ModuleType, str, str]:
+    name, reason = batchnorm.backend_for(np.empty((0, 1), np.float32))
+    return arrays, name, f"the tensor is in the memory of the CPU; {reason}"
 
 
 def batch_norm(
@@ -115,35 +130,30 @@ def batch_norm(
         return handle_torch_function(
             batch_norm, tensors, *tensors[:5], training, momentum, eps, residual=residual, relu=relu
         )
-    _check_numbers(momentum, eps)
-    _check_tensors(x, running_mean, running_var, weight, bias, residual)
-    count = _count(x)
+    check_numbers(momentum, eps)
+    check_tensors(x, running_mean, running_var, weight, bias, residual)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(
                 f"running_mean and running_var are None; expected ({x.shape[1]},) in inference"
             )
+        given = running_mean, running_var, weight, bias
         if _transformed(*tensors) or running_mean.requires_grad or running_var.requires_grad:
-            y = _normalize(x, running_mean, running_var, weight, bias, eps)
-            return _finish(y, residual, relu).to(x.dtype)
-        return _Inference.apply(
-            _laid_out(x), weight, bias, residual, running_mean, running_var, eps, relu
-        )
-    if count == 1:
+            return operations.inference(x, *given, eps, residual, relu)
+        return _Inference.apply(_laid_out(x), *given, residual, eps, relu)
+    m = count(x)
+    if m == 1:
         raise ValueError(
             f"x has shape {tuple(x.shape)}, one value per channel; expected at least 2 in "
             "training: the variance of one value is 0, and y would be bias whatever x is"
         )
     if _transformed(x, weight, bias, residual):
-        wide = x.to(_work_dtype(x))  # once: gradients of x add up in this dtype
-        mean, var = _statistics(wide)
-        y = _normalize(wide, mean, var, weight, bias, eps)
-        y = _finish(y, residual, relu).to(x.dtype)
+        y, mean, var = operations.train(x, weight, bias, eps, residual, relu)
         mean, var = mean.detach(), var.detach()
     else:
         y, mean, var = _Training.apply(_laid_out(x), weight, bias, residual, eps, relu)
-    if count and running_mean is not None and running_var is not None:
-        _follow(running_mean, mean, running_var, var * (count / (count - 1)), momentum)
+    if m and running_mean is not None and running_var is not None:
+        follow(running_mean, mean, running_var, var * (m / (m - 1)), momentum)
     return y
 
 
@@ -158,21 +168,8 @@ class _Training(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: _Maybe, bias: _Maybe, residual: _Maybe, eps: float, relu: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.backend, ctx.eps = backend_for(x).name, eps
-        if ctx.backend == "triton":
-            y, mean, var = _triton()[0].train(x, weight, bias, eps, residual, relu)
-        elif ctx.backend in _ARRAYS:
-            array = _array(x)
-            result = np.empty_like(array)
-            ctx.statistics = blocks.train(
-                array, *_parameters(array, weight, bias), eps, result,
-                torch.get_num_threads(), _array(residual), relu,
-            )  # fmt: skip
-            near, rest, var, _ = map(torch.from_numpy, ctx.statistics)
-            y, mean = torch.from_numpy(result).to(x.dtype), near + rest
-        else:
-            mean, var = _statistics(x)
-            y = _finish(_normalize(x, mean, var, weight, bias, eps), residual, relu).to(x.dtype)
+        ctx.module, ctx.eps = module_for(x), eps
+        y, mean, var = ctx.module.train(x, weight, bias, eps, residual, relu)
         ctx.save_for_backward(x, weight, mean, var, y if relu else None)
         ctx.mark_non_differentiable(mean, var)
         return y, mean, var
@@ -180,29 +177,14 @@ class _Training(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[_Maybe, ...]:
         x, weight, mean, var, y = ctx.saved_tensors
-        again = torch.is_grad_enabled()
-        if again:  # the next derivative sees that μ and σ² depend on x
+        if again := torch.is_grad_enabled():  # the next derivative sees that μ and σ² depend on x
             x = x.to(mean.dtype)
-            mean, var = _statistics(x)
-        gradients: Iterable[_Maybe]
-        if again or ctx.backend == "torch" or _watched(dy):
-            gradients = _gradients(dy, x, mean, var, weight, ctx.eps, y, True)
-        elif ctx.backend == "triton":
-            needs_dresidual = ctx.needs_input_grad[3]
-            gradients = _triton()[0].backward(
-                dy, x, mean, var, weight, ctx.eps, y, needs_dresidual=needs_dresidual
-            )
-        else:
-            array = _array(x)
-            dx = np.empty_like(array)
-            dz = np.empty_like(array) if y is not None and ctx.needs_input_grad[3] else None
-            sums = blocks.backward(
-                array, _array(dy), _parameters(array, weight, None)[0], ctx.statistics, dx,
-                torch.get_num_threads(), _array(y), dz,
-            )  # fmt: skip
-            arrays = dx, *sums
-            gradients = *map(torch.from_numpy, arrays), dy if dz is None else torch.from_numpy(dz)
-        return *_needed(ctx, gradients), None, None
+            mean, var = operations.statistics(x)
+        module = operations if again or watched(dy) else ctx.module
+        gradients = module.backward(
+            dy, x, mean, var, weight, ctx.eps, y, needs_dresidual=ctx.needs_input_grad[3]
+        )
+        return *needed(ctx.needs_input_grad, gradients), None, None
 
 
 class _Inference(torch.autograd.Function):
@@ -212,23 +194,18 @@ class _Inference(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
+        mean: Tensor,
+        var: Tensor,
         weight: _Maybe,
         bias: _Maybe,
         residual: _Maybe,
-        mean: Tensor,
-        var: Tensor,
         eps: float,
         relu: bool,
     ) -> Tensor:
-        ctx.backend, ctx.eps = backend_for(x).name, eps
-        if ctx.backend == "triton":
-            y = _triton()[0].inference(x, mean, var, weight, bias, eps, residual, relu)
-        else:
-            if ctx.backend in _ARRAYS:
-                y = _inference(x, mean, var, weight, bias, eps, residual, relu)
-            else:
-                y = _finish(_normalize(x, mean, var, weight, bias, eps), residual, relu)
-            y = y.to(x.dtype)
+        ctx.module, ctx.eps = module_for(x), eps
+        if ctx.module is arrays:
+            arrays.check_variance(var)
+        y: Tensor = ctx.module.inference(x, mean, var, weight, bias, eps, residual, relu)
         # Copies: the running statistics may move on before the backward pass.
         ctx.save_for_backward(x, weight, mean.clone(), var.clone(), y if relu else None)
         return y
@@ -236,187 +213,41 @@ class _Inference(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[_Maybe, ...]:
         x, weight, mean, var, y = ctx.saved_tensors
-        gradients: Iterable[_Maybe]
-        if torch.is_grad_enabled() or ctx.backend == "torch" or _watched(dy):
-            gradients = _gradients(dy, x, mean, var, weight, ctx.eps, y, False)
-        else:
-            dz, sums = _through_relu(dy, y), (None, None)
-            if any(ctx.needs_input_grad[1:3]):
-                sums = _sums(dz, x, mean, var, ctx.eps)
-            dx = None
-            if ctx.needs_input_grad[0]:
-                # dx = γ / sqrt(σ² + ε) · dz, which is the inference of dz about 0
-                inference = _inference if ctx.backend in _ARRAYS else _triton()[0].inference
-                as_x = dz.contiguous(memory_format=suggest_memory_format(x))
-                dx = inference(as_x, torch.zeros_like(var), var, weight, None, ctx.eps)
-            gradients = dx, *sums, dz
-        return *_needed(ctx, gradients), None, None, None, None
+        module = operations if torch.is_grad_enabled() or watched(dy) else ctx.module
+        needs_dx, _, _, *needs = ctx.needs_input_grad
+        dz = past_relu(dy, y)
+        dx, sums = None, (None, None)
+        if needs_dx:  # dx = γ / sqrt(σ² + ε) · dz, which is the inference of dz about 0
+            as_x = dz.contiguous(memory_format=suggest_memory_format(x))
+            dx = module.inference(as_x, torch.zeros_like(var), var, weight, None, ctx.eps)
+        if any(needs[:2]):
+            sums = module.sums(dz, x, mean, var, ctx.eps)
+        return dx, None, None, *needed(needs, (*sums, dz)), None, None
 
 
-def _needed(ctx: Any, gradients: Iterable[_Maybe]) -> Iterator[_Maybe]:
-    """Gradients of x, weight, bias and residual. Autograd gives each the dtype of its input."""
-    return (g if need else None for g, need in zip(gradients, ctx.needs_input_grad, strict=False))
-
-
-# On the memory of the tensors. What has 16 bits goes through float32. Results are laid out as x is;
-# their memory comes from NumPy, which gets large pieces faster than torch.
-
-
-def _inference(
-    x: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    weight: _Maybe,
-    bias: _Maybe,
-    eps: float,
-    residual: _Maybe = None,
-    relu: bool = False,
-) -> Tensor:
-    variance = _array(var).astype(np.float64)
-    bad = np.flatnonzero(~(variance >= 0))
-    if bad.size:
-        raise ValueError(
-            f"running_var[{bad[0]}] is {variance[bad[0]]}; expected 0 or more in every channel"
-        )
-    array = _array(x)
-    gamma, beta = _parameters(array, weight, bias)
-    y = np.empty_like(array)
-    blocks.inference(
-        array,
-        _array(mean).astype(np.float64),
-        gamma / np.sqrt(variance + eps),
-        beta.astype(np.float64),
-        y,
-        torch.get_num_threads(),
-        _array(residual),
-        relu,
-    )
-    return torch.from_numpy(y)
-
-
-def _parameters(array: np.ndarray, weight: _Maybe, bias: _Maybe) -> tuple[np.ndarray, np.ndarray]:
-    """gamma and beta, (C,), to go with x as an array."""
-    gamma, beta = _array(weight), _array(bias)
-    return batchnorm._filled(gamma, 1.0, array), batchnorm._filled(beta, 0.0, array)
-
-
-@overload
-def _array(v: Tensor) -> np.ndarray: ...
-@overload
-def _array(v: None) -> None: ...
-def _array(v: _Maybe) -> np.ndarray | None:
-    """The memory of a tensor. After `Tensor.numpy` nobody could resize it, as FSDP does."""
-    if v is None:
-        return None
-    return np.from_dlpack((v.float() if v.dtype in _HALVES else v).detach().resolve_neg())
-
-
-# In torch operations.
-
-
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel, (C,).
-
-    What is summed is x − K, with the mean of the first image as K: a constant channel gives its
-    value and 0, whatever the rounding.
-    """
-    near = x[:1].detach().mean(_others(x), dtype=_work_dtype(x))  # K, which cancels
-    rest = (x - _columns(near, x)).mean(_others(x))  # μ − K
-    var = (x - _columns(near, x) - _columns(rest, x)).square().mean(_others(x))
-    return near + rest, var
-
-
-def _normalize(
-    x: Tensor, mean: Tensor, var: Tensor, weight: _Maybe, bias: _Maybe, eps: float
-) -> Tensor:
-    """y = (x − μ)·slope + β: the mean first, so that a mean far from zero costs no digits."""
-    y = (x - _columns(mean, x)) * _slope(var, weight, eps, x)
-    return y if bias is None else y + _columns(bias, x)
-
-
-def _gradients(
-    dy: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    weight: _Maybe,
-    eps: float,
-    y: _Maybe,
-    training: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dx, dgamma = Σ dz x̂, dbeta = Σ dz, and dz, which is dy, or where there is a y, that of ReLU.
-
-    dx = slope · (dz − mean(dz) − x̂ mean(dz x̂)); in inference slope · dz.
-    """
-    dz = _through_relu(dy, y)
-    wide_dz = dz.to(_work_dtype(x))
-    x_hat = (x - _columns(mean, x)) * _slope(var, None, eps, x)
-    dbeta = wide_dz.sum(_others(x))
-    dgamma = (wide_dz * x_hat).sum(_others(x))
-    dx = wide_dz
-    if training:
-        count = _count(x)
-        dx = dx - _columns(dbeta / count, x) - x_hat * _columns(dgamma / count, x)
-    dx = dx * _slope(var, weight, eps, x)
-    return dx, dgamma, dbeta, dz
-
-
-def _sums(dz: Tensor, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Any:
-    """Σ dz x̂ and Σ dz by `_gradients`, in parts: on a CPU 512 KiB of float64, for the cache."""
-    values = 1 << 16 if x.device.type == "cpu" else 1 << 24
-    rows = max(1, values * len(x) // max(1, x.numel()))
-    parts = (
-        _gradients(*part, mean, var, None, eps, None, False)[1:3]
-        for part in zip(dz.split(rows), x.split(rows), strict=True)
-    )
-    return map(sum, zip(*parts, strict=True))
-
-
-def _slope(var: Tensor, weight: _Maybe, eps: float, x: Tensor) -> Tensor:
-    """γ / sqrt(σ² + ε), to broadcast against x."""
-    inv_std = (_columns(var, x) + eps).rsqrt()
-    return inv_std if weight is None else inv_std * _columns(weight, x)
-
-
-def _finish(y: Tensor, residual: _Maybe, relu: bool) -> Tensor:
-    """max(0, y + residual), or what is asked for of that."""
-    if residual is not None:
-        y = y + residual
-    return y.relu() if relu else y
-
-
-def _through_relu(dy: Tensor, y: _Maybe) -> Tensor:
-    return dy if y is None else torch.ops.aten.threshold_backward(dy, y, 0)
+def needed(needs: Iterable[bool], gradients: Iterable[_Maybe]) -> Iterator[_Maybe]:
+    """Those gradients that are needed. Autograd gives each the dtype of its input."""
+    return (g if need else None for g, need in zip(gradients, needs, strict=False))
 
 
 # Running statistics.
 
 
-def _follow(
+def follow(
     running_mean: Tensor, mean: Tensor, running_var: Tensor, var: Tensor, momentum: float
 ) -> None:
     """Move running statistics toward those of a mini-batch; all (C,), var unbiased."""
     if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
         _Follow.apply(running_mean, mean, running_var, var, momentum)
         return
-    new_mean, new_var = mean.to(running_mean.dtype), var.to(running_var.dtype)
-    looking = mean.device.type == "cpu" and not _watched(mean)
-    # A NaN or an infinity leaves its mark on a sum.
-    if not (looking and math.isfinite(new_mean.sum() + new_var.sum())):
-        good = new_mean.isfinite() & new_var.isfinite()
-        new_mean = torch.where(good, new_mean, running_mean)
-        new_var = torch.where(good, new_var, running_var)
-        if looking and not good.all():
-            channels = ", ".join(map(str, (~good).nonzero().flatten().tolist()))
-            warnings.warn(
-                f"channel {channels}: the batch has a NaN or an infinity, or a variance beyond "
-                f"{running_var.dtype}; the running statistics of the channel were not updated",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-    for running, new in (running_mean, new_mean), (running_var, new_var):
-        wide = _work_dtype(running)  # in float32, new − running may be too large
-        running.copy_(running.to(wide).lerp(new.to(wide), momentum))
+    if mean.device.type == "cpu" and not watched(mean):
+        arrays.follow(running_mean, mean, running_var, var, momentum)
+        return
+    good = mean.to(running_mean.dtype).isfinite() & var.to(running_var.dtype).isfinite()
+    for running, new in (running_mean, mean), (running_var, var):
+        wide = running.to(work_dtype(running))  # in float32, new − running may be too large
+        moved = wide.lerp(new.to(wide.dtype), momentum)
+        running.copy_(torch.where(good, moved, wide))
 
 
 class _Follow(torch.autograd.Function):
@@ -424,7 +255,7 @@ class _Follow(torch.autograd.Function):
 
     @staticmethod
     def forward(*vectors_and_momentum: Any) -> None:
-        _follow(*vectors_and_momentum)
+        follow(*vectors_and_momentum)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -460,7 +291,7 @@ def _triton() -> tuple[Any, str]:
     return triton, ""
 
 
-def _watched(*tensors: _Maybe) -> str:
+def watched(*tensors: _Maybe) -> str:
     """Why torch has to see each operation on the tensors; nothing where it does not."""
     if reason := _transformed(*tensors):
         return reason
@@ -499,34 +330,14 @@ def _laid_out(x: Tensor) -> Tensor:
     return x if x.is_contiguous() else x.contiguous(memory_format=suggest_memory_format(x))
 
 
-def _work_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of torch operations: float64, but Apple's GPUs have none."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
-
-
-def _others(x: Tensor) -> tuple[int, ...]:
-    """The axes that are not the channel's."""
-    return (0, *range(2, x.ndim))
-
-
-def _count(x: Tensor) -> int:
-    """m, the number of values of a channel."""
-    return x.shape[0] * math.prod(x.shape[2:])
-
-
-def _columns(v: Tensor, x: Tensor) -> Tensor:
-    """v, (C,), in the dtype of the arithmetic, as (1, C, 1, …), which broadcasts against x."""
-    return v.to(_work_dtype(x)).reshape(1, -1, *[1] * (x.ndim - 2))
-
-
-def _check_numbers(momentum: float, eps: float) -> None:
+def check_numbers(momentum: float, eps: float) -> None:
     if momentum is None or not 0 <= momentum <= 1:
         raise ValueError(f"momentum is {momentum}; expected a number in [0, 1]")
     if not 0 < eps < math.inf:
         raise ValueError(f"eps is {eps}; expected a positive number")
 
 
-def _check_tensors(
+def check_tensors(
     x: Tensor,
     running_mean: _Maybe,
     running_var: _Maybe,

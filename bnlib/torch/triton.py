@@ -594,6 +594,58 @@ def backward(
     return dx, dgamma, dbeta, dresidual if needs_dresidual else None
 
 
+# The same in two halves, for where other devices have a say in what the sums decide
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel, (C,), float64."""
+    plan = _Plan(x, 1, False)
+    x = _dense(x, plan.last)
+    mean, var = x.new_empty((2, plan.C), dtype=torch.float64)
+    sums, _ = plan.workspace()
+    with torch.cuda.device_of(x):
+        _sums_kernel[plan.grid](x, sums, **plan.arguments)
+        _y_line_kernel[plan.line_grid](
+            x, None, None, mean, var, sums, plan.new_line(5), **plan.line, S=plan.S, EPS=1.0
+        )
+    return mean, var
+
+
+def sums(dy: Tensor, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """dgamma = Σ dy x̂ and dbeta = Σ dy, (C,), float64, as in `backward`."""
+    plan = _Plan(x, 2, False)
+    dy, x = _dense(dy, plan.last), _dense(x, plan.last)
+    parts, _ = plan.workspace()
+    with torch.cuda.device_of(x):
+        _dy_sums_kernel[plan.grid](dy, x, None, None, _dense(mean), parts, **plan.arguments)
+    dbeta, products = parts.sum(1)
+    return products / (var.double() + eps).sqrt(), dbeta
+
+
+def gradient(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    dgamma: Tensor,
+    dbeta: Tensor,
+    m: int,
+) -> Tensor:
+    """dx from the sums over all m values of a channel."""
+    plan = _Plan(x, 2, False)
+    dy, x = _dense(dy, plan.last), _dense(x, plan.last)
+    dx, line = torch.empty_like(x), plan.new_line(8)
+    whole = torch.stack([dbeta, dgamma * (var + eps).sqrt()])  # as `_dy_sums_kernel` has them
+    vectors = mean, var, _dense(weight), torch.empty_like(mean), torch.empty_like(mean)
+    one = plan.line | {"m": m, "parts": 1, "PARTS": 1}
+    with torch.cuda.device_of(x):
+        _dx_line_kernel[plan.line_grid](*map(_dense, vectors), whole, line, **one, EPS=eps)
+        _dx_kernel[plan.second_grid](dy, x, None, dx, line, **plan.second)
+    return dx
+
+
 class _Plan:
     """x as (N, C, S), and how its tiles are shared out among programs: grids and arguments.
 
