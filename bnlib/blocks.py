@@ -310,7 +310,8 @@ class _Sweeps:
     ) -> None:
         x, self.results = arrays[0], arrays[len(arrays) - written :]
         self.layout = layout(x.shape, x.strides, x.itemsize)
-        self.arrays = [self.layout.view(v if v.flags.writeable else _unlocked(v)) for v in arrays]
+        views = {id(v): self.layout.view(v if v.flags.writeable else _unlocked(v)) for v in arrays}
+        self.arrays = [views[id(v)] for v in arrays]
         self.threads = threads if x.size > _ALONE else 1
         self.work = work_dtype(x.dtype)
         self.plain = x.dtype == self.work and all(v.flags.c_contiguous for v in self.arrays)
@@ -401,8 +402,10 @@ class _Sweeps:
         """The arrays, and the channels and rows in them; copies of these where it must be."""
         if self.plain:
             return self.arrays, (part.start, part.stop, rows.start, rows.stop)
-        made = [np.ascontiguousarray(v[rows, part], self.work) for v in self.arrays]
-        return made, (0, part.stop - part.start, 0, rows.stop - rows.start)
+        different = {id(v): v for v in self.arrays}  # x also stands where nothing is needed
+        made = {i: np.ascontiguousarray(v[rows, part], self.work) for i, v in different.items()}
+        span = 0, part.stop - part.start, 0, rows.stop - rows.start
+        return [made[id(v)] for v in self.arrays], span
 
 
 def _unlocked(v: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ of the sums: so the compiler can work on as many at once as the processor has ro
 bits are the same on every processor.
 
 **Sums** are in float64 and in parts: four rows at once (of products two, behind a ReLU one), up to
-256 rows in a part, the parts pairwise, and so the lanes of a channel. So m values of x are added in
-about 64 + 2 log₂ m roundings one after the other, and not in m.
+256 rows or pieces of a row in a part, the parts pairwise, and so the lanes of a channel. So m
+values of x are added in about 64 + 2 log₂ m roundings one after the other, and not in m.
 
 **What is written** is computed in the dtype of x, with the mean as K: float32 has twice as many
 lanes in a register. A channel whose factors float32 cannot hold is written in float64, by itself.
@@ -114,25 +114,29 @@ def sums(x, g, y, k, first, last, row, stop, back, relu):
     for c in range(first, last):
         near[(c - first) * lanes : (c - first + 1) * lanes] = k[c - first]
     total, part, rows = np.zeros((2, width)), 0, max(4, _PART // pieces // 4 * 4)
+    chunk = min(_PART // 4 * width, end - at)  # a long row is cut into parts, too
+    parts = -(-(stop - row) // rows) * -(-(end - at) // chunk)
     levels = 1
-    while rows << levels < 2 * (stop - row):
+    while 1 << levels <= parts:
         levels += 1
     stack = np.empty((levels, 2, width))  # sums of parts, of pairs of parts, of pairs of those
     while row < stop:
-        total[:] = 0.0
         until = min(row + rows, stop)
-        if back:
-            _add_products(x, g, y, relu, near, at, end, row, until, total)
-        else:
-            _add_squares(x, near, at, end, row, until, total)
-        if until == stop and part == 0:
-            break
-        level = 0
-        while part >> level & 1:  # in pairs, as in counting: 1 + 1 is carried on
-            _add(total, stack[level])
-            level += 1
-        _copy(total, stack[level])
-        part, row = part + 1, until
+        for begin in range(at, end, chunk):
+            total[:], to = 0.0, min(begin + chunk, end)
+            if back:
+                _add_products(x, g, y, relu, near, begin, to, row, until, total)
+            else:
+                _add_squares(x, near, begin, to, row, until, total)
+            if parts == 1:
+                break
+            level = 0
+            while part >> level & 1:  # in pairs, as in counting: 1 + 1 is carried on
+                _add(total, stack[level])
+                level += 1
+            _copy(total, stack[level])
+            part += 1
+        row = until
     if part:
         total[:] = 0.0
     for level in range(levels):

@@ -10,9 +10,10 @@ Sums become statistics and factors, below, and with the factors is written
 .. math:: y = (x - \mu)\,a + \beta, \qquad dx = ((x - \mu)\,b + g + c)\,a, \qquad
     a = \gamma / \sqrt{\sigma^2 + \epsilon} .
 
-Any value of the channel will do for K. None of the m values is further than √(m−1)·σ from the mean
-μ; so Σd²/m is at most m·σ², and the subtraction of (μ − K)² costs log₂ m of float64's 53 bits,
-where float32 needs 24. Nothing overflows: the square of the largest float32 number is 10⁷⁷, and
+Any value of the channel will do for K, if the sums are in parts. None of the m values is further
+than √(m−1)·σ from the mean μ; so Σd²/m is at most m·σ². Where a value passes through h additions,
+rounding moves the variance by at most 3·h·m·2⁻⁵³ of itself: in parts, h is about 64 + 2 log₂ m, and
+in one long sum it is m. Nothing overflows: the square of the largest float32 number is 10⁷⁷, and
 float64 goes up to 10³⁰⁸. (float64 data has no such reserve: it is swept twice, with μ as K.)
 
 The functions take numbers or arrays (C,), and Numba compiles them as they stand.

@@ -2,9 +2,8 @@ r"""Fused BatchNorm kernels for GPUs, in Triton: accurate, deterministic, few pa
 
 **Digits.** Each channel has one K, its first value, and all sums are taken about it in float64. So
 the sums of several programs just add up: μ = K + Σ(x−K)/m and σ² = Σ(x−K)²/m − (Σ(x−K)/m)². No K
-can spoil that: each of the m values lies within √(m−1)·σ of the mean, hence Σ(x−K)²/m ≤ m·σ², and
-the subtraction takes log₂ m of float64's 53 bits, 20 for a million values. There is no second
-sweep, and the squares of 10³⁰ do not overflow. y comes from x − μ, with μ as the sum of two float32
+can spoil that, since the sums are in many parts: see `bnlib.formulas`. There is no second sweep,
+and the squares of 10³⁰ do not overflow. y comes from x − μ, with μ as the sum of two float32
 numbers, since x·a + b would lose the digits again; all elementwise work is float32.
 
 **Is float64 too slow?** By arithmetic, not on the GPUs that it is meant for. A value costs one
