@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-METHOD = "spawn"
+METHOD = "spawn"  # how the processes start
 TIMEOUT = 30  # seconds
 
 
