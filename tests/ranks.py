@@ -9,12 +9,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+METHOD = "spawn"  # how the processes start
 TIMEOUT = 30  # seconds
 
 
 def on_ranks(function: Callable[[int], Any], ranks: int, folder: Path) -> list[Any]:
     """What `function(rank)` returns in each of the processes; they meet in an empty folder."""
-    torch.multiprocessing.spawn(_process, (function, ranks, str(folder)), ranks)
+    torch.multiprocessing.start_processes(
+        _process, (function, ranks, str(folder)), ranks, start_method=METHOD
+    )
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
 
 

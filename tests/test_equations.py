@@ -1,17 +1,19 @@
-"""book/equations.yml: from an equation to its code and its test, and back from both."""
+"""book/equations.yml: from an equation to its code and its tests, and back from both."""
 
 import ast
-import functools
+import re
+from collections import defaultdict
 from os.path import relpath
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bnbook.equations import is_public, locate, registry, source
+from bnbook.equations import functions, is_public, locate, registry, source
 from conftest import ROOT
 from playwright.sync_api import Browser, Page, expect
 
-LABELS = list(registry())
+REGISTRY = registry()
+LISTED = {name for entry in REGISTRY.values() for name in functions(entry)}
 API, TABLE = "book/reference/api.html", "book/reference/testing.html"
 # Not displayed in a chapter: what tests themselves are made of, and the first weights of a study.
 NOT_IN_A_CHAPTER = {
@@ -21,50 +23,8 @@ NOT_IN_A_CHAPTER = {
 }
 
 
-def functions(label: str) -> list[str]:
-    return registry()[label]["code"] + registry()[label]["also"]
-
-
-def words(tree: ast.AST) -> set[str]:
-    """All names in a piece of code: variables, attributes, arguments, imports, and in quotes."""
-    found = set()
-    for node in ast.walk(tree):
-        fields = ("id", "attr", "arg", "name", "value")
-        found |= {getattr(node, field, None) for field in fields}
-    return {word for word in found if isinstance(word, str)}
-
-
-@functools.cache
-def definitions(file: Path) -> dict[str, set[str]]:
-    """The words of each function and constant of a test file."""
-    found = {}
-    for node in ast.parse(file.read_text()).body:
-        for target in node.targets if isinstance(node, ast.Assign) else [node]:
-            found[getattr(target, "name", getattr(target, "id", ""))] = words(node)
-    return found
-
-
-def words_of_test(name: str) -> set[str]:
-    """The words of a test, and of the helpers and fixtures of its file that it leads to."""
-    file, test = locate(name)
-    found, todo = set(), [test]
-    while todo:
-        new = definitions(file).get(todo.pop(), set()) - found
-        found |= new
-        todo += new
-    return found
-
-
-def test_every_test_reaches_a_function_of_its_equation() -> None:
-    for label in LABELS:
-        wanted = {locate(name)[1].split(".")[0] for name in functions(label)}  # or its class
-        for test in registry()[label]["tests"]:
-            assert locate(test)[1].startswith("test_") and source(test)
-            assert words_of_test(test) & wanted, f"{label}: {test} names none of {wanted}"
-
-
 def test_every_equation_of_a_docstring_is_listed() -> None:
-    listed = {name for label in LABELS for name in functions(label)} | NOT_IN_A_CHAPTER
+    listed = LISTED | NOT_IN_A_CHAPTER
     for file in sorted((ROOT / "bnlib").rglob("*.py")):
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for node in ast.parse(file.read_text()).body:
@@ -75,7 +35,7 @@ def test_every_equation_of_a_docstring_is_listed() -> None:
 
 
 def test_every_public_function_says_where_its_equation_is_from() -> None:
-    for name in {name for label in LABELS for name in functions(label) if is_public(name)}:
+    for name in filter(is_public, LISTED):
         file, qualified_name = locate(name)
         body = ast.parse(file.read_text()).body
         first = qualified_name.split(".")[0]
@@ -103,8 +63,10 @@ READ = """async (addresses) => {
     for (const line of page.querySelectorAll(".bn-back")) {
       read.functions[line.closest("dl").querySelector("dt").id] = [line.innerText, links(line)];
     }
+    let equation;
     for (const row of page.querySelectorAll(".bn-equations tr")) {
-      read.table[links(row)[0]] = [row.innerText, links(row)];
+      if (row.cells.length === 3) equation = links(row)[0];
+      (read.table[equation] ??= []).push(row.innerText);
     }
   }
   return read;
@@ -128,29 +90,36 @@ def id_of(label: str) -> str:
 
 
 def test_an_equation_shows_its_code_and_its_tests(read: dict[str, Any]) -> None:
-    for label in LABELS:
+    for label, entry in REGISTRY.items():
         _, line, addresses = read["chapters"][id_of(label)]
-        for name in registry()[label]["code"]:
+        for name, tests in entry["code"].items():
             module = locate(name)[0].relative_to(ROOT).with_suffix(".html").as_posix()
             assert name in line
             assert any(address.split("#")[0].endswith(module) for address in addresses), name
-        for name in filter(is_public, functions(label)):
-            assert any(address.endswith(f"api.html#{name}") for address in addresses), name
-        for test in registry()[label]["tests"]:
-            file, name = locate(test)
-            assert name in line
-            assert any(f"blob/main/tests/{file.name}#L" in address for address in addresses), name
+            assert all(locate(test)[1] in line for test in tests), name
+        for name, tests in functions(entry).items():
+            if is_public(name):
+                assert any(address.endswith(f"api.html#{name}") for address in addresses), name
+            for test in tests:
+                part = f"blob/main/tests/{locate(test)[0].name}#L{source(test)[0]}"
+                assert any(address.endswith(part) for address in addresses), test
 
 
-def test_a_function_and_the_table_name_their_equation(read: dict[str, Any]) -> None:
-    for label in LABELS:
+def test_a_function_and_the_table_name_its_equations_and_its_tests(read: dict[str, Any]) -> None:
+    held = defaultdict(set)
+    for label, entry in REGISTRY.items():
         chapter, *_ = read["chapters"][id_of(label)]
         address = f"{relpath(chapter, '/book/reference')}#{id_of(label)}"
-        names = list(filter(is_public, functions(label)))
-        assert names, label
-        for text, links in [read["table"][address], *(read["functions"][name] for name in names)]:
-            assert address in links
-            assert all(test in text for test in registry()[label]["tests"]), label
+        assert any(map(is_public, functions(entry))), label
+        rows = read["table"][address]
+        for (name, tests), row in zip(functions(entry).items(), rows, strict=True):
+            assert all(text in row for text in (name, *tests)), label
+            if is_public(name):
+                held[name] |= set(tests)
+                assert address in read["functions"][name][1], name
+    assert held.keys() == read["functions"].keys()
+    for name, tests in held.items():
+        assert set(re.findall(r"test_\w+\.py::\w+", read["functions"][name][0])) == tests, name
 
 
 def test_a_page_shows_a_source_once_and_as_it_stands_in_the_file(read: dict[str, Any]) -> None:

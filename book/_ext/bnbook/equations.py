@@ -1,7 +1,7 @@
 """Equation, code and test, each with links to the others; previews of what a link leads to.
 
 book/equations.yml says what belongs together. Under an equation, the page shows a line that opens
-to the source of its functions and tests; a function on the API page names its equations and their
+to the source of its functions and tests; a function on the API page names its equations and its
 tests; and `{equations-and-code}` makes a table of all.
 """
 
@@ -11,6 +11,7 @@ import ast
 import functools
 import textwrap
 from collections import defaultdict
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).parents[3]
 REGISTRY = ROOT / "book" / "equations.yml"
 
-Entry = dict[str, list[str]]
+Entry = dict[str, dict[str, list[str]]]
 
 
 def setup(app: Sphinx) -> None:
@@ -38,9 +39,14 @@ def setup(app: Sphinx) -> None:
 
 @functools.cache
 def registry() -> dict[str, Entry]:
-    """The functions and the tests of each equation, by its label."""
+    """The functions of each equation, by its label, and the tests of each function."""
     entries = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
-    return {label: {"also": [], **entry} for label, entry in entries.items()}
+    return {label: {"also": {}, **entry} for label, entry in entries.items()}
+
+
+def functions(entry: Entry) -> dict[str, list[str]]:
+    """All functions of an equation, with their tests."""
+    return entry["code"] | entry["also"]
 
 
 def locate(name: str) -> tuple[Path, str]:
@@ -101,7 +107,8 @@ class LinkEquations(SphinxPostTransform):
             return
         for body in self.document.findall(nodes.tbody):
             if "bn-equations" in body["classes"]:
-                body += [self.row(label, entry) for label, entry in registry().items()]
+                for label, entry in registry().items():
+                    body += self.rows(label, entry)
         for description in self.document.findall(addnodes.desc):
             names = [one for one in description[0]["ids"] if one in self.equations_by_function]
             description[-1].extend(self.back_link(name) for name in names)
@@ -120,7 +127,7 @@ class LinkEquations(SphinxPostTransform):
     def equations_by_function(self) -> dict[str, list[str]]:
         found = defaultdict(list)
         for label, entry in registry().items():
-            for name in entry["code"] + entry["also"]:
+            for name in functions(entry):
                 found[name].append(label)
         return found
 
@@ -183,13 +190,15 @@ class LinkEquations(SphinxPostTransform):
 
     # What is shown.
 
-    def row(self, label: str, entry: Entry) -> nodes.row:
-        columns = [
-            [self.to_equation(label), self.to_chapter(label)],
-            map(self.to_function, entry["code"] + entry["also"]),
-            map(self.to_test, entry["tests"]),
+    def rows(self, label: str, entry: Entry) -> list[nodes.row]:
+        """The equation, and beside it a row for each function."""
+        rows = [
+            _row(_lines(self.to_function(name)), _lines(*map(self.to_test, tests)))
+            for name, tests in functions(entry).items()
         ]
-        return _row(*([nodes.paragraph("", "", link) for link in links] for links in columns))
+        equation = _lines(self.to_equation(label), self.to_chapter(label))
+        rows[0].insert(0, nodes.entry("", *equation, morerows=len(rows) - 1))
+        return rows
 
     def back_link(self, name: str) -> nodes.paragraph:
         """Equation (3.5) in The backward pass · Tests: test_steps.py::…"""
@@ -199,30 +208,32 @@ class LinkEquations(SphinxPostTransform):
             line += [nodes.Text(", " if i else "In the book: "), self.to_equation(label)]
             if i == len(labels) - 1 or self.chapter(labels[i + 1]) != self.chapter(label):
                 line += [nodes.Text(" in "), self.to_chapter(label)]
-        tests = list(dict.fromkeys(test for one in labels for test in registry()[one]["tests"]))
-        for i, test in enumerate(tests):
-            line += [nodes.Text(", " if i else ". Tests: "), self.to_test(test)]
-        line += nodes.Text(".")
+        line += self.held_by(test for one in labels for test in functions(registry()[one])[name])
         return line
 
+    def held_by(self, tests: Iterable[str]) -> list[nodes.Node]:
+        """. Tests: test_steps.py::…"""
+        found: list[nodes.Node] = []
+        for test in dict.fromkeys(tests):
+            found += [nodes.Text(", " if found else ". Tests: "), self.to_test(test)]
+        return [*found, nodes.Text(".")]
+
     def panel(self, entry: Entry) -> list[nodes.Node]:
-        """A line that opens to the source of the functions and of the tests."""
-        functions = ", ".join(f"<code>{escape(name)}</code>" for name in entry["code"])
-        tests = ", ".join(f"<code>{escape(name.split('::')[1])}</code>" for name in entry["tests"])
-        line = f"<span>In the package: {functions}</span> <span>Test: {tests}</span>"
+        """A line that opens to the source of the functions, each with that of its tests."""
+        names = (test.split("::")[1] for tests in entry["code"].values() for test in tests)
+        line = f"<span>In the package: {_codes(entry['code'])}</span>"
+        line += f" <span>Test: {_codes(dict.fromkeys(names))}</span>"
         panel = [_raw(f'<details class="bn-source"><summary>{line}</summary>')]
-        for name in entry["code"]:
+        for name, tests in entry["code"].items():
             ways = [self.to_module(name)]
             if is_public(name):
                 ways.insert(0, self.reference("py", "obj", name, nodes.inline(text="API")))
             panel += self.listing(name, ways)
-        if entry["also"]:
-            also = nodes.paragraph(text="The same in ")
-            for i, name in enumerate(entry["also"]):
-                also += [nodes.Text(", " if i else ""), self.to_function(name)]
-            panel += [also]
-        for name in entry["tests"]:
-            panel += self.listing(name, [self.to_test(name, "in the repository")])
+            for test in tests:
+                panel += self.listing(test, [self.to_test(test, "in the repository")])
+        for name, tests in entry["also"].items():
+            also = [nodes.Text("The same in "), self.to_function(name), *self.held_by(tests)]
+            panel += [nodes.paragraph("", "", *also)]
         return [*panel, _raw("</details>")]
 
     def listing(self, name: str, ways: list[nodes.Element]) -> list[nodes.Node]:
@@ -246,6 +257,14 @@ class LinkEquations(SphinxPostTransform):
 
 def _row(*cells: list[nodes.Node]) -> nodes.row:
     return nodes.row("", *(nodes.entry("", *cell) for cell in cells))
+
+
+def _lines(*links: nodes.Node) -> list[nodes.Node]:
+    return [nodes.paragraph("", "", link) for link in links]
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"<code>{escape(name)}</code>" for name in names)
 
 
 def _raw(html: str) -> nodes.raw:
