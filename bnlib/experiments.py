@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 Net = Literal["sigmoid MLP", "ReLU MLP", "CNN", "sigmoid CNN"]
-STUDIES = "learning-rate", "decay", "dropout", "batch-size", "accelerated"
-SEEDS = range(5)
 EXAMPLES_SEEN = 2000  # of the training set, for its accuracy
 
 
@@ -323,9 +321,14 @@ def points(name: str, *, full: bool) -> list[dict[str, Any]]:
     Raises:
         ValueError: there is no such study.
     """
-    if name not in _POINTS:
+    if name not in STUDIES:
         raise ValueError(f"name is {short(repr(name))}; expected one of {', '.join(STUDIES)}")
-    return _POINTS[name](full)
+    found = []
+    for arguments in STUDIES[name]:
+        taken = {k: v[not full] if isinstance(v, tuple) else v for k, v in arguments.items()}
+        axes = {k: v if isinstance(v, list | range) else [v] for k, v in taken.items()}
+        found += sweep.grid(**axes)
+    return found
 
 
 def describe(table: DataFrame) -> str:
@@ -416,149 +419,130 @@ def _ends(table: DataFrame) -> Series:
     return following == 0
 
 
-def _learning_rate(full: bool) -> list[dict[str, Any]]:
-    """Rates × with and without BatchNorm × networks × depths, at a constant rate.
+BASE_RATE = 0.03  # the best rate of the plain net of "accelerated"; the chapter checks it
 
-    The sigmoid nets are there twice, with two sizes of their first weights: a slope of a sigmoid is
-    at most 1/4, which a gain of 4 makes up for.
-    """
-    seeds = SEEDS if full else range(2)
-    each = {"batch_norm": [False, True]}
-    nets: list[tuple[Net, float, list[int], list[float]]] = [
-        ("sigmoid MLP", 4.0, [3, 6, 12], [0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]),
-        ("sigmoid MLP", 1.0, [3, 6], [0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]),
-        ("ReLU MLP", 1.0, [3, 6, 12], [0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]),
-        ("CNN", 1.0, [3, 6], [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10]),
-    ]
-    found = []
-    for net, gain, depths, rates in nets:
-        conv = net == "CNN"
-        found += sweep.grid(
-            net=[net],
-            gain=[gain],
-            depth=depths if full else depths[:1],
-            **each,
-            lr=rates if full else rates[2::2],
-            seed=seeds,
-            momentum=[0.9 if conv else 0.0],
-            steps=[(1000 if conv else 3000) if full else (200 if conv else 400)],
-            every=[200 if conv and not full else 100],
-        )
-    return found
+_SIGMOID_RATES = [0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300], [0.3, 3, 30, 300]
+_RELU_RATES = [0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30], [0.03, 0.3, 3, 30]
+_CNN_RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10], [0.01, 0.1, 1, 10]
+_SEEDS = range(5), range(2)
 
+# "Plain" and "BN-Baseline" have what the paper's Inception had and BN-x5 dropped: Dropout, a
+# stronger penalty on the weights, a slower decay, one order of the images for all epochs.
+_SLOW = {"dropout": 0.4, "weight_decay": 5e-4, "decades": 0.5, "reshuffle": False}
+_FAST = {"dropout": 0.0, "weight_decay": 1e-4, "decades": 3.0, "reshuffle": True}
 
-def _decay(full: bool) -> list[dict[str, Any]]:
-    """How fast the rate falls × rates × with and without BatchNorm × networks of depth 3."""
-    nets: list[tuple[Net, float, list[float]]] = [
-        ("sigmoid MLP", 4.0, [0.3, 1, 3, 10, 30]),
-        ("ReLU MLP", 1.0, [0.03, 0.1, 0.3, 1, 3]),
-        ("CNN", 1.0, [0.01, 0.03, 0.1, 0.3]),
-    ]
-    found = []
-    for net, gain, rates in nets:
-        conv = net == "CNN"
-        found += sweep.grid(
-            net=[net],
-            gain=[gain],
-            depth=[3],
-            batch_norm=[False, True],
-            lr=rates if full else rates[1:4:2],
-            decades=[0.0, 4.0, 8.0, 16.0, 32.0] if full else [0.0, 4.0, 32.0],
-            seed=SEEDS if full else range(2),
-            momentum=[0.9 if conv else 0.0],
-            steps=[(1000 if conv else 2000) if full else (200 if conv else 400)],
-            every=[250] if full else [200],
-        )
-    return found
-
-
-def _dropout(full: bool) -> list[dict[str, Any]]:
-    """Dropout × rates × with and without BatchNorm × networks × sizes of the training set."""
-    sizes: list[tuple[Net, int, int]] = [
-        ("ReLU MLP", 0, 5000),
-        ("ReLU MLP", 1000, 2000),
-        ("CNN", 0, 2000),
-        ("CNN", 1000, 1000),
-    ]
-    found = []
-    for net, examples, steps in sizes:
-        conv = net == "CNN"
-        few = steps // 4 if examples else steps // 10
-        found += sweep.grid(
-            net=[net],
-            depth=[3],
-            batch_norm=[False, True],
-            dropout=[0.0, 0.1, 0.25, 0.5] if full else [0.0, 0.25],
-            lr=([0.03, 0.1] if conv else [0.1, 0.3]) if full else [0.1],
-            seed=SEEDS if full else range(2),
-            examples=[examples],
-            momentum=[0.9 if conv else 0.0],
-            decades=[1.0],
-            steps=[steps if full else few],
-            every=[steps // 20 if full else few],
-        )
-    return found
-
-
-def _batch_size(full: bool) -> list[dict[str, Any]]:
-    """Sizes of the mini-batch × rates × with and without BatchNorm, on 1,000 images."""
-    return sweep.grid(
-        net=["ReLU MLP"],
-        depth=[3],
-        batch_norm=[False, True],
-        batch_size=[4, 8, 16, 32, 64, 128, 256, 512] if full else [8, 256],
-        lr=[0.05, 0.2] if full else [0.1],
-        seed=SEEDS if full else range(2),
-        examples=[1000],
-        steps=[2000 if full else 400],
-        every=[200],
-    )
-
-
-def _accelerated(full: bool) -> list[dict[str, Any]]:
-    """The rows of the paper's table, the search for the plain net's rate, and the bundle in parts.
-
-    "Plain" and "BN-Baseline" have what the paper's Inception had and BN-x5 dropped: Dropout, a
-    stronger penalty on the weights, a slower decay, one order of the images for all epochs.
-    """
-    slow = {"dropout": 0.4, "weight_decay": 5e-4, "decades": 0.5, "reshuffle": False}
-    fast = {"dropout": 0.0, "weight_decay": 1e-4, "decades": 3.0, "reshuffle": True}
-    base = BASE_RATE
-    rows: list[tuple[Net, bool, float, dict[str, Any]]] = []
-    rows += [("CNN", False, lr, slow) for lr in PLAIN_RATES if full or 0.2 < lr / base < 5]
-    rows += [("CNN", True, factor * base, slow) for factor in (1, 5)]
-    rows += [("CNN", batch_norm, 5 * base, fast) for batch_norm in (False, True)]
-    rows += [("CNN", True, 30 * base, fast), ("CNN", True, base, fast)]
-    rows += [("sigmoid CNN", batch_norm, 5 * base, fast) for batch_norm in (False, True)]
-    for name in slow if full else ():  # the bundle with one part missing, and with one part alone
-        rows.append(("CNN", True, 5 * base, {**fast, name: slow[name]}))
-        rows.append(("CNN", True, base, {**slow, name: fast[name]}))
-    rows += [("CNN", False, base, fast)] if full else []
-    return [
+#: The runs of each study: grids of the arguments of `train`, of which the last changes fastest. A
+#: list or a range is what an argument takes in turn, a pair what it is in the full and in the quick
+#: profile.
+#:
+#: :meta hide-value:
+STUDIES: dict[str, list[dict[str, Any]]] = {
+    # At a constant rate. The sigmoid nets are there twice, with two sizes of their first weights: a
+    # slope of a sigmoid is at most 1/4, which a gain of 4 makes up for.
+    "learning-rate": [
         {
             "net": net,
-            "gain": 4.0 if net == "sigmoid CNN" else 1.0,
+            "gain": gain,
+            "depth": (depths, 3),
+            "batch_norm": [False, True],
+            "lr": rates,
+            "seed": _SEEDS,
+            "momentum": momentum,
+            "steps": steps,
+            "every": every,
+        }
+        for net, gain, depths, rates, momentum, steps, every in (
+            ("sigmoid MLP", 4.0, [3, 6, 12], _SIGMOID_RATES, 0.0, (3000, 400), 100),
+            ("sigmoid MLP", 1.0, [3, 6], _SIGMOID_RATES, 0.0, (3000, 400), 100),
+            ("ReLU MLP", 1.0, [3, 6, 12], _RELU_RATES, 0.0, (3000, 400), 100),
+            ("CNN", 1.0, [3, 6], _CNN_RATES, 0.9, (1000, 200), (100, 200)),
+        )
+    ],
+    # How fast the rate falls.
+    "decay": [
+        {
+            "net": net,
+            "gain": gain,
+            "depth": 3,
+            "batch_norm": [False, True],
+            "lr": rates,
+            "decades": ([0.0, 4.0, 8.0, 16.0, 32.0], [0.0, 4.0, 32.0]),
+            "seed": _SEEDS,
+            "momentum": momentum,
+            "steps": steps,
+            "every": (250, 200),
+        }
+        for net, gain, rates, momentum, steps in (
+            ("sigmoid MLP", 4.0, ([0.3, 1, 3, 10, 30], [1, 10]), 0.0, (2000, 400)),
+            ("ReLU MLP", 1.0, ([0.03, 0.1, 0.3, 1, 3], [0.1, 1]), 0.0, (2000, 400)),
+            ("CNN", 1.0, ([0.01, 0.03, 0.1, 0.3], [0.03, 0.3]), 0.9, (1000, 200)),
+        )
+    ],
+    # On all training images (0) and on 1,000 of them.
+    "dropout": [
+        {
+            "net": net,
+            "depth": 3,
+            "batch_norm": [False, True],
+            "dropout": ([0.0, 0.1, 0.25, 0.5], [0.0, 0.25]),
+            "lr": rates,
+            "seed": _SEEDS,
+            "examples": examples,
+            "momentum": momentum,
+            "decades": 1.0,
+            "steps": steps,
+            "every": every,
+        }
+        for net, examples, rates, momentum, steps, every in (
+            ("ReLU MLP", 0, ([0.1, 0.3], 0.1), 0.0, (5000, 500), (250, 500)),
+            ("ReLU MLP", 1000, ([0.1, 0.3], 0.1), 0.0, (2000, 500), (100, 500)),
+            ("CNN", 0, ([0.03, 0.1], 0.1), 0.9, (2000, 200), (100, 200)),
+            ("CNN", 1000, ([0.03, 0.1], 0.1), 0.9, (1000, 250), (50, 250)),
+        )
+    ],
+    "batch-size": [
+        {
+            "net": "ReLU MLP",
+            "depth": 3,
+            "batch_norm": [False, True],
+            "batch_size": ([4, 8, 16, 32, 64, 128, 256, 512], [8, 256]),
+            "lr": ([0.05, 0.2], 0.1),
+            "seed": _SEEDS,
+            "examples": 1000,
+            "steps": (2000, 400),
+            "every": 200,
+        }
+    ],
+    "accelerated": [
+        {
+            "net": net,
+            "gain": gain,
             "depth": 3,
             "batch_norm": batch_norm,
-            "lr": lr,
+            "lr": rates,
             **how,
-            "seed": seed,
+            "seed": (range(5), range(quick_seeds)),
             "momentum": 0.9,
-            "steps": 4000 if full else 200,
+            "steps": (4000, 200),
             "every": 100,
         }
-        for net, batch_norm, lr, how in rows
-        for seed in (SEEDS if full else range(3))
-    ]
-
-
-PLAIN_RATES = (0.003, 0.01, 0.03, 0.1)
-BASE_RATE = 0.03  # the best of these for the plain net; the chapter checks it
-
-_POINTS = {
-    "learning-rate": _learning_rate,
-    "decay": _decay,
-    "dropout": _dropout,
-    "batch-size": _batch_size,
-    "accelerated": _accelerated,
+        for net, gain, batch_norm, rates, how, quick_seeds in (
+            # The search for the plain net's rate, and the other rows of the paper's table.
+            ("CNN", 1.0, False, ([0.003, 0.01, 0.03, 0.1], [0.01, 0.03, 0.1]), _SLOW, 3),
+            ("CNN", 1.0, True, [BASE_RATE, 5 * BASE_RATE], _SLOW, 3),
+            ("CNN", 1.0, [False, True], 5 * BASE_RATE, _FAST, 3),
+            ("CNN", 1.0, True, [30 * BASE_RATE, BASE_RATE], _FAST, 3),
+            ("sigmoid CNN", 4.0, [False, True], 5 * BASE_RATE, _FAST, 3),
+            # The bundle with one part missing, and with one part alone.
+            *(
+                ("CNN", 1.0, True, rate, {**bundle, name: other[name]}, 0)
+                for name in _SLOW
+                for rate, bundle, other in (
+                    (5 * BASE_RATE, _FAST, _SLOW),
+                    (BASE_RATE, _SLOW, _FAST),
+                )
+            ),
+            ("CNN", 1.0, False, BASE_RATE, _FAST, 0),
+        )
+    ],
 }

@@ -1,4 +1,4 @@
-"""`sums` and `write` in NumPy, for where nothing can be compiled: block by block, in float64.
+"""An engine in NumPy, for where nothing can be compiled: block by block, in float64.
 
 What one operation leaves in the cache is still there for the next. Arrays come as (B, C, S).
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 _BLOCK = 1 << 14  # values of a block: 128 KiB in float64
-_ROWS = 256  # rows that are added one after the other
+_BLOCK_ROWS = 256  # rows that are added one after the other
 
 
 def sums(
@@ -118,7 +118,7 @@ def _blocks(
     """
     size = x.shape[2]
     channels = max(1, min(last - first, _BLOCK // size))
-    rows = max(1, min(_ROWS, _BLOCK // (channels * size)))
+    rows = max(1, min(_BLOCK_ROWS, _BLOCK // (channels * size)))
     for i in range(row, stop, rows):
         for c in range(first, last, channels):
             part = slice(c, min(c + channels, last))

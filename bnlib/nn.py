@@ -12,7 +12,8 @@ import numpy as np
 
 from bnlib._messages import short
 from bnlib.batchnorm import Cache, batch_norm_backward, batch_norm_inference, batch_norm_train
-from bnlib.running import RunningStats, convert
+from bnlib.conventions import convert
+from bnlib.running import RunningStats
 
 
 class Parameter:
@@ -412,7 +413,7 @@ class BatchNorm(Layer):
 
         Returns:
             gamma, beta, mean, var, eps, momentum and batches, by these names; None where the layer
-            has no such thing. `bnlib.running.convert` gives it other frameworks' names.
+            has no such thing. `bnlib.conventions.convert` gives it other frameworks' names.
         """
         gamma, beta = (None if p is None else p.value.copy() for p in (self.gamma, self.beta))
         state: dict[str, Any] = {"gamma": gamma, "beta": beta, "eps": self.eps}
@@ -429,9 +430,9 @@ class BatchNorm(Layer):
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over a state, all of it or, when something is raised, nothing.
 
-        Without gamma, beta or batches they become 1s, 0s and 0, as `bnlib.running.convert` says. A
-        layer without gamma and beta takes only 1s and 0s for them; one without running statistics
-        takes only None for what belongs to them, or nothing.
+        Without gamma, beta or batches they become 1s, 0s and 0, as `bnlib.conventions.convert`
+        says. A layer without gamma and beta takes only 1s and 0s for them; one without running
+        statistics takes only None for what belongs to them, or nothing.
 
         Args:
             state: as `state()` returns it.

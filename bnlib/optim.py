@@ -22,23 +22,8 @@ def constant(lr: float) -> Schedule:
     return lambda step: lr
 
 
-def step_decay(lr: float, *, every: int, factor: float) -> Schedule:
-    """lr · factor^⌊step / every⌋: a drop now and then.
-
-    Args:
-        lr: the first learning rate; not negative.
-        every: steps between two drops; positive.
-        factor: what a drop multiplies by, in (0, 1].
-
-    Raises:
-        ValueError: an argument is not as said above.
-    """
-    _check_decay(lr, every, factor)
-    return lambda step: lr * factor ** (step // every)
-
-
 def exponential_decay(lr: float, *, every: int, factor: float) -> Schedule:
-    """lr · factor^(step / every): the same decay, smooth.
+    """lr · factor^(step / every): a steady decay.
 
     Args:
         lr: the first learning rate; not negative.
@@ -48,7 +33,11 @@ def exponential_decay(lr: float, *, every: int, factor: float) -> Schedule:
     Raises:
         ValueError: an argument is not as said above.
     """
-    _check_decay(lr, every, factor)
+    _check_lr(lr)
+    if not every > 0:
+        raise ValueError(f"every is {every}; expected 1 or more steps")
+    if not 0 < factor <= 1:
+        raise ValueError(f"factor is {factor}; expected a number in (0, 1]")
     return lambda step: lr * factor ** (step / every)
 
 
@@ -104,11 +93,3 @@ class SGD:
 def _check_lr(lr: float) -> None:
     if not lr >= 0:
         raise ValueError(f"lr is {lr}; expected 0 or more")
-
-
-def _check_decay(lr: float, every: int, factor: float) -> None:
-    _check_lr(lr)
-    if not every > 0:
-        raise ValueError(f"every is {every}; expected 1 or more steps")
-    if not 0 < factor <= 1:
-        raise ValueError(f"factor is {factor}; expected a number in (0, 1]")

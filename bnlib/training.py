@@ -128,7 +128,7 @@ def fit(
         net.train()
         return right
 
-    record = follow(
+    record = training_loop(
         train_on,
         evaluate,
         train,
@@ -145,7 +145,7 @@ def fit(
     return record
 
 
-def follow(
+def training_loop(
     train_on: Callable[[np.ndarray], float],
     evaluate: Callable[[Mapping[str, Pair]], list[float]],
     train: Pair,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bnlib import nn
-from bnlib.running import CONVENTIONS
+from bnlib.conventions import CONVENTIONS
 
 State = Mapping[str, Any]
 

@@ -293,7 +293,7 @@ def test_recorded_runs_come_out_again(name):
 
 def test_the_quick_profile_runs_at_once(embedded, monkeypatch):
     few = experiments.points("learning-rate", full=False)[:2]
-    monkeypatch.setitem(experiments._POINTS, "learning-rate", lambda full: few)
+    monkeypatch.setitem(experiments.STUDIES, "learning-rate", few)
     quick = experiments.study("learning-rate", full=False)
     assert set(experiments.runs(quick)["seed"]) == {0, 1}
     assert set(few[0]) | {"step", "loss", "train", "validation", "test"} < set(quick.columns)

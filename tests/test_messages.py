@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnlib import batch_norm_train, experiments, nn, running, sweep
+from bnlib import batch_norm_train, conventions, experiments, nn, sweep
 from bnlib._messages import short
 from bnlib.exercises import check, judge
 
@@ -25,10 +25,10 @@ def test_short():
 
 CALLS = {
     "threads": lambda: batch_norm_train(np.ones((2, 3)), threads=LONG),
-    "no array": lambda: running.convert({**STATE, "gamma": [LONG]}, "bnlib", "torch"),
-    "no number": lambda: running.convert({**STATE, "eps": [LONG]}, "bnlib", "torch"),
-    "names": lambda: running.convert({**STATE, LONG: 1}, "bnlib", "torch"),
-    "framework": lambda: running.convert(STATE, LONG, "torch"),
+    "no array": lambda: conventions.convert({**STATE, "gamma": [LONG]}, "bnlib", "torch"),
+    "no number": lambda: conventions.convert({**STATE, "eps": [LONG]}, "bnlib", "torch"),
+    "names": lambda: conventions.convert({**STATE, LONG: 1}, "bnlib", "torch"),
+    "framework": lambda: conventions.convert(STATE, LONG, "torch"),
     "statistics": lambda: nn.BatchNorm(3, **BARE).load({"mean": [0.0] * 100_000}),
     "gamma": lambda: nn.BatchNorm(900, affine=False).load(
         {**STATE, "mean": np.zeros(900), "var": np.ones(900), "gamma": np.full(900, 0.123456789)}

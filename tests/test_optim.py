@@ -9,17 +9,13 @@ from bnlib.nn import Parameter
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("kind", ["constant", "step", "exponential"])
+@pytest.mark.parametrize("kind", ["constant", "exponential"])
 def test_agrees_with_torch(momentum, kind):
     start, target = np.arange(4.0), np.full(4, 2.5)
     ours, theirs = Parameter(start.copy()), torch.tensor(start, requires_grad=True)
     their_optimizer = torch.optim.SGD([theirs], lr=0.2, momentum=momentum)
     lr, their_schedule = {
         "constant": (0.2, None),
-        "step": (
-            optim.step_decay(0.2, every=3, factor=0.5),
-            torch.optim.lr_scheduler.StepLR(their_optimizer, 3, 0.5),
-        ),
         "exponential": (
             optim.exponential_decay(0.2, every=4, factor=0.5),
             torch.optim.lr_scheduler.ExponentialLR(their_optimizer, 0.5**0.25),
@@ -53,11 +49,9 @@ def test_float32_stays_float32():
         ("lr is nan; expected 0 or more", lambda: optim.SGD([], float("nan"))),
         ("momentum is 1; expected a number in", lambda: optim.SGD([], 0.1, momentum=1)),
         ("momentum is -0.1; expected", lambda: optim.SGD([], 0.1, momentum=-0.1)),
-        ("lr is -1; expected", lambda: optim.step_decay(-1, every=1, factor=0.5)),
         ("lr is -1; expected", lambda: optim.exponential_decay(-1, every=1, factor=0.5)),
-        ("factor is 0; expected", lambda: optim.step_decay(1, every=1, factor=0)),
+        ("factor is 0; expected", lambda: optim.exponential_decay(1, every=1, factor=0)),
         ("every is 0; expected 1", lambda: optim.exponential_decay(0.1, every=0, factor=0.5)),
-        ("every is 0; expected 1 or more", lambda: optim.step_decay(0.1, every=0, factor=0.5)),
         ("factor is 2; expected", lambda: optim.exponential_decay(0.1, every=1, factor=2)),
     ],
 )

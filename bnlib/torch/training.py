@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from bnlib.optim import Schedule
-from bnlib.training import Record, follow
+from bnlib.training import Record, training_loop
 
 Examples = tuple[torch.Tensor, torch.Tensor]  # inputs, (N, …), and their labels, (N,)
 
@@ -75,7 +75,7 @@ def fit(
         net.train()
         return right
 
-    record = follow(
+    record = training_loop(
         train_on,
         evaluate,
         train,

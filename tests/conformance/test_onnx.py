@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 import bnlib
 import bnlib.torch
-from bnlib.running import CONVENTIONS, convert
+from bnlib.conventions import CONVENTIONS, convert
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ nnx = pytest.importorskip("flax.nnx", reason=REASON)
 
 from peers import PEERS, measure  # noqa: E402
 
-from bnlib.running import CONVENTIONS, convert  # noqa: E402
+from bnlib.conventions import CONVENTIONS, convert  # noqa: E402
 
 RECORD = ROOT / "bnlib" / "frameworks.json"
 
