@@ -18,12 +18,7 @@ few lines above its right answer, which edits of its source turn into typical mi
     check("center", lambda x: x - x.mean())
 """
 
-from bnlib.exercises.idea import EXERCISES as _IDEA
+from bnlib.exercises import idea, mnist, speed  # noqa: F401  (they register their exercises)
 from bnlib.exercises.judge import Exercise, check, exercise, find_problem, names, register, verify
-from bnlib.exercises.mnist import EXERCISES as _MNIST
-from bnlib.exercises.speed import EXERCISES as _SPEED
 
 __all__ = ["Exercise", "check", "exercise", "find_problem", "names", "register", "verify"]
-
-for _exercise in (*_IDEA, *_MNIST, *_SPEED):
-    register(_exercise)
