@@ -1,5 +1,6 @@
 """bnlib.exercises: right answers pass, typical wrong ones are told what is wrong."""
 
+import functools
 import re
 import runpy
 import textwrap
@@ -13,8 +14,8 @@ from answers import idea, mnist, speed
 from conftest import ROOT
 
 from bnlib import exercises
-from bnlib.exercises import Exercise, check, find_problem, judge, register, verify
-from bnlib.exercises.judge import _EXERCISES
+from bnlib.exercises import Exercise, check, exercise, find_problem, judge, register, verify
+from bnlib.exercises.judge import _EXERCISES, wrong_answer
 
 GREEK = {"gamma": "γ", "beta": "β", "epsilon": "ε"}
 
@@ -45,7 +46,7 @@ MISTAKES = [(name, words) for name in BOOK for words in _EXERCISES[name].mistake
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name, words", MISTAKES)
 def test_a_typical_mistake_is_rejected_and_named(name, words):
-    problem = find_problem(name, _EXERCISES[name].mistakes[words])
+    problem = find_problem(name, wrong_answer(_EXERCISES[name], words))
     assert problem.endswith(f"\n  This is what comes out when {words}.")
 
 
@@ -409,10 +410,11 @@ def test_an_unknown_name_lists_the_known_ones():
         check("nope", unwritten)
 
 
-def test_the_example_of_an_exercise_of_ones_own(capsys, monkeypatch):
-    example = textwrap.dedent(exercises.__doc__.split("::\n")[1])
+def test_the_example_of_an_exercise_of_ones_own(capsys, monkeypatch, tmp_path):
+    example = tmp_path / "example.py"
+    example.write_text(textwrap.dedent(exercises.__doc__.split("::\n")[1]))
     monkeypatch.setattr(judge, "_EXERCISES", dict(_EXERCISES))
-    exec(example, {})
+    runpy.run_path(str(example))
     check("center", lambda x: x - x.mean(0))
     verify("center")
     wrong, why, see, right = capsys.readouterr().out.splitlines()
@@ -504,6 +506,68 @@ def test_verify_sees_what_could_never_be_recognized(changes, message, monkeypatc
         verify("mine")
 
 
+def doubled(x):
+    return 2 * x
+
+
+def test_a_mistake_is_a_function_or_an_edit(monkeypatch):
+    monkeypatch.setattr(judge, "_EXERCISES", {})
+    mistakes = {"A": ("2 * ", ""), "B": lambda x: -x, "C": ("2", "3")}
+    register(mine(reference=doubled, mistakes=mistakes))
+    verify("mine")
+    assert find_problem("mine", lambda x: 3 * x).endswith("when C.")
+
+
+def test_an_exercise_has_the_name_of_its_reference(monkeypatch):
+    monkeypatch.setattr(judge, "_EXERCISES", {})
+
+    @exercise(
+        see="2 * x",
+        inputs=lambda rng: {"x": rng.normal(size=3)},
+        outputs=["2 * x"],
+        mistakes={"it is once": ("2 * x", "x")},  # here it stands too, and in `see`
+    )
+    def two_times(x):
+        return 2 * x
+
+    assert two_times(3) == 6
+    assert exercises.names() == ["two-times"]
+    verify("two-times")
+
+
+@pytest.mark.parametrize(
+    "reference, edit, message",
+    [
+        (doubled, ("4", "3"), "^mine: the mistake 'A' replaces '4'; .*, and not 0 times"),
+        (doubled, ("x", "y"), "^mine: the mistake 'A' replaces 'x'; .*, and not 2 times"),
+        (lambda x: 2 * x, ("2", "3"), "^mine: the mistake 'A' is an edit; expected .* by a `def`"),
+        (functools.partial(doubled), ("2", "3"), "^mine: the mistake 'A' is an edit; expected"),
+        (
+            functools.update_wrapper(
+                functools.partial(doubled), doubled
+            ),  # its source is another's
+            ("2", "3"),
+            "^mine: the mistake 'A' is an edit; expected",
+        ),
+        (eval("lambda x: 2 * x"), ("2", "3"), "^mine: the mistake 'A' is an edit; expected"),
+        (doubled, ("2 * x", "x + x"), "^mine: the mistake 'A' is answered with: it is right"),
+        (doubled, ("2 * x", "z"), "'A' is answered with: your function raised NameError"),
+    ],
+)
+def test_verify_finds_edits_that_make_no_mistake(reference, edit, message, monkeypatch):
+    monkeypatch.setattr(judge, "_EXERCISES", {})
+    register(mine(reference=reference, mistakes={"A": edit}))
+    with pytest.raises(ValueError, match=message):
+        verify("mine")
+
+
+def test_an_edit_that_is_no_python_is_named(monkeypatch):
+    monkeypatch.setattr(judge, "_EXERCISES", {})
+    register(mine(reference=doubled, mistakes={"A": ("2 *", "2 * (")}))
+    with pytest.raises(SyntaxError, match="mine: the mistake 'A'"):
+        verify("mine")
+
+
 @pytest.mark.parametrize(
     "right",
     [lambda x: x[:0], lambda x: x > 0, lambda x: 1j * x, lambda x: 0 * x, lambda x: x.max() > 0],
@@ -539,6 +603,8 @@ def test_an_exercise_checks_its_own_fields():
         ValueError, match="properties has 'y is x'; expected a sentence with 'must'"
     ):
         mine(properties={"y is x": lambda answer, x: (answer(), x)})
+    with pytest.raises(TypeError, match=r"the mistake 'A' is '2'; expected a function, or \(old,"):
+        mine(mistakes={"A": "2"})
 
 
 def test_a_dtype_that_the_task_asks_for():

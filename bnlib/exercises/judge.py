@@ -3,15 +3,21 @@
 import copy
 import ctypes
 import inspect
+import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from bnlib._messages import short
+
+Array = np.ndarray
+Generator = np.random.Generator
+Inputs = dict[str, Any]
 
 _CASES = 3  # random inputs an answer has to stand
 _SECONDS = 5.0  # that an answer may take for all of them
@@ -32,23 +38,24 @@ class Exercise:
             arguments that returns two things that must be equal. `answer()` is what the reader's
             function gives for these arguments, `answer(eps=1)` what it gives when eps is 1.
         mistakes: typical wrong answers, each under the words that complete "This is what comes out
-            when …". A reader who returns the same values is told so.
+            when …". A reader who returns the same values is told so. Each is a function, or an edit
+            of the reference: what stands once in its source, and what stands there instead.
         tolerance: largest error allowed, as a share of the largest value of the right answer.
         dtype: what the task asks the outputs to be: `np.float32`, or `np.integer` for any kind of
             integer. Where it asks for nothing, right values of any dtype will do.
 
     Raises:
-        TypeError: outputs is a string.
+        TypeError: outputs is a string, or a mistake is neither a function nor an edit.
         ValueError: a property's sentence has no "must".
     """
 
     name: str
     see: str
-    inputs: Callable[[np.random.Generator], dict[str, Any]]
+    inputs: Callable[[Generator], Inputs]
     reference: Callable[..., Any]
     outputs: Sequence[str]
     properties: Mapping[str, Callable[..., tuple[Any, Any]]] = field(default_factory=dict)
-    mistakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    mistakes: Mapping[str, Callable[..., Any] | tuple[str, str]] = field(default_factory=dict)
     tolerance: float = 1e-9
     dtype: type[np.generic] | None = None
 
@@ -58,6 +65,11 @@ class Exercise:
         for sentence in self.properties:
             if " must " not in sentence:
                 raise ValueError(f"properties has {sentence!r}; expected a sentence with 'must'")
+        for words, mistake in self.mistakes.items():
+            if not callable(mistake) and not (isinstance(mistake, tuple) and len(mistake) == 2):
+                raise TypeError(
+                    f"the mistake {words!r} is {mistake!r}; expected a function, or (old, new)"
+                )
 
 
 _EXERCISES: dict[str, Exercise] = {}
@@ -78,6 +90,20 @@ def register(exercise: Exercise) -> None:
         exercise: the exercise.
     """
     _EXERCISES[exercise.name] = exercise
+
+
+def exercise(**fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the function below this as the reference of an exercise.
+
+    Args:
+        fields: of the `Exercise`. Its name is the function's, with hyphens.
+    """
+
+    def registered(reference: Callable[..., Any]) -> Callable[..., Any]:
+        register(Exercise(reference.__name__.replace("_", "-"), reference=reference, **fields))
+        return reference
+
+    return registered
 
 
 def names() -> list[str]:
@@ -136,7 +162,8 @@ def verify(name: str) -> None:
 
     Raises:
         ValueError: there is no such exercise, its inputs are not the arguments of its reference by
-            name, its reference is rejected, or one of its mistakes is accepted or not recognized.
+            name, its reference is rejected, or one of its mistakes is accepted, not recognized, or
+            an edit that cannot be made.
     """
     exercise = _find(name)
     given = exercise.inputs(np.random.default_rng(0))
@@ -151,8 +178,8 @@ def verify(name: str) -> None:
     problem = find_problem(name, exercise.reference)
     if problem is not None:
         raise ValueError(f"{name}: the reference is rejected: {problem}")
-    for words, mistake in exercise.mistakes.items():
-        problem = find_problem(name, mistake) or "it is right."
+    for words in exercise.mistakes:
+        problem = find_problem(name, wrong_answer(exercise, words)) or "it is right."
         if not problem.endswith(_named(words)):
             raise ValueError(f"{name}: the mistake {words!r} is answered with: {problem}")
 
@@ -161,6 +188,36 @@ def _find(name: str) -> Exercise:
     if name not in _EXERCISES:
         raise ValueError(f"name is {short(repr(name))}; expected one of {', '.join(names())}")
     return _EXERCISES[name]
+
+
+def wrong_answer(exercise: Exercise, words: str) -> Callable[..., Any]:
+    """The function that makes a typical mistake.
+
+    Raises:
+        ValueError: the mistake is an edit that cannot be made.
+    """
+    mistake, reference = exercise.mistakes[words], exercise.reference
+    if callable(mistake):
+        return mistake
+    edit = f"{exercise.name}: the mistake {words!r}"
+    try:
+        source = textwrap.dedent(inspect.getsource(reference))
+    except (OSError, TypeError):
+        source = ""
+    source = source[source.find("\ndef ") + 1 :]  # without its decorators
+    if not isinstance(reference, FunctionType) or not source.startswith("def "):
+        raise ValueError(
+            f"{edit} is an edit; expected a reference made by a `def` in a file or cell"
+        )
+    old, new = mistake
+    if source.count(old) != 1:
+        raise ValueError(
+            f"{edit} replaces {old!r}; expected a part of the reference that is there once, "
+            f"and not {source.count(old)} times"
+        )
+    made: dict[str, Any] = {}
+    exec(compile(source.replace(old, new), f"<{edit}>", "exec"), reference.__globals__, made)
+    return made[reference.__name__]
 
 
 def _in_time(work: Callable[[], None]) -> None:
@@ -399,7 +456,8 @@ def _diagnosis(exercise: Exercise, arguments: dict[str, Any], got: list[Any]) ->
 
     if gives(exercise.reference):
         return ""
-    return next((_named(it) for it, mistake in exercise.mistakes.items() if gives(mistake)), "")
+    mistakes = (words for words in exercise.mistakes if gives(wrong_answer(exercise, words)))
+    return next(map(_named, mistakes), "")
 
 
 def _named(words: str) -> str:
