@@ -97,14 +97,7 @@ def install(wanted):
 
 def pip(*arguments):
     """Run pip install, with the package at hand as the only output; explain a failure."""
-    command = [
-        PYTHON,
-        "-m",
-        "pip",
-        "install",
-        "--no-input",
-        "--disable-pip-version-check",
-    ]
+    command = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     process = subprocess.Popen(
         command + list(arguments),
         cwd=ROOT,

@@ -21,11 +21,12 @@ import pytest
 from bnbook import live as extension
 from bnlive.plan import needed, read
 from bnlive.run import CHARACTERS, execute, prepare, run
-from conftest import ROOT, Quiet
+from conftest import ROOT
 from nbformat import NotebookNode
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-PART_I = sorted((ROOT / "book" / "idea").glob("*.ipynb"))
+from .conftest import Quiet
+
 STARTS = 300_000  # ms that Python may take to start, with all cells of a page, on a busy machine
 
 expect.set_options(timeout=60_000)
