@@ -5,7 +5,8 @@ in long double. Where that is no wider than float64 (macOS on ARM), it still is 
 float32: the mean has two parts, and x minus the first of them loses nothing.
 
 The promise: every result is within 1e-6 of its scale, beyond the rounding of the result itself to
-its dtype. Scales are per channel, for the scale y can reach, and for what the sums add up:
+its dtype; from float64 within 1e-12, where the mean is not far from zero. Scales are per channel,
+for the scale y can reach, and for what the sums add up:
 
     y       |γ| max|x̂| + |β|
     dx      |γ| / sqrt(σ² + ε) · (max|dy| + max|x̂| · scale of dgamma / m)
@@ -15,6 +16,7 @@ its dtype. Scales are per channel, for the scale y can reach, and for what the s
     var     σ² + 1e-10 ε: what ε hides need not be right
 """
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,11 +67,22 @@ def train(x: Any, gamma: Any, beta: Any, dy: Any, eps: float) -> tuple[Any, Any]
     return value, scale
 
 
-def inference(x: Any, mean: Any, var: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any]:
-    """y in long double, and mean and var as given, (C,); and the scale of y."""
+def inference(
+    x: Any, mean: Any, var: Any, gamma: Any, beta: Any, eps: float, dy: Any = None
+) -> tuple[Any, Any]:
+    """y in long double, and where dy is given the derivatives; mean and var as given, (C,).
+
+    And the scale of each. That of dgamma is here Σ |dy x̂|: the mean has no error of its own.
+    """
     x, mean, var = (np.asarray(v, WIDE) for v in (x, mean, var))
     value, scale = _normalize(x, x - _columns(mean, x), _columns(var, x), gamma, beta, eps)
     value.mean, value.var = mean, var
+    if dy is not None:
+        dy, others = np.asarray(dy, WIDE), (0, *range(2, x.ndim))
+        value.dx, products = value.slope * dy, dy * value.x_hat
+        value.dgamma, value.dbeta = products.sum(others), dy.sum(others)
+        scale.dx, scale.dgamma = abs(value.dx), abs(products).sum(others)
+        scale.dbeta = abs(dy).sum(others)
     return value, scale
 
 
@@ -83,6 +96,29 @@ def _normalize(x: Any, centered: Any, var: Any, gamma: Any, beta: Any, eps: floa
     y, slope = gamma_c * x_hat + beta_c, gamma_c * inv_std
     value = SimpleNamespace(x_hat=x_hat, slope=slope, y=y)
     return value, SimpleNamespace(y=abs(gamma_c) * largest + abs(beta_c))
+
+
+def faults(exact: tuple[Any, Any], results: Mapping[str, Any], dtype: Any) -> list[str]:
+    """Which results break the promise, and by how much.
+
+    Args:
+        exact: what `train` or `inference` gave.
+        results: arrays by name; None for what there is not.
+        dtype: of x; for bfloat16, y and dx are in a wider dtype.
+    """
+    value, scale = exact
+    bound = PROMISE
+    if dtype == "float64":  # it has no digits to spare for a mean far from zero
+        far = np.divide(abs(value.mean), np.sqrt(value.var), where=value.var > 0, out=0 * value.var)
+        bound = 1e-12 + 1e-15 * float(far.max())
+    found = []
+    for name, got in results.items():
+        if got is not None:
+            rounding = BFLOAT16 if dtype == "bfloat16" and name in ("y", "dx") else None
+            off = error(got, getattr(value, name), getattr(scale, name), rounding)
+            if not off <= bound:
+                found.append(f"{name} is off by {off:.1e} of its scale")
+    return found
 
 
 def error(got: Any, want: Any, scale: Any, rounding: Any = None) -> float:

@@ -11,29 +11,25 @@ import os
 import sys
 from dataclasses import dataclass
 
+import cases
 import numpy as np
 import oracle
 import pytest
 import torch
+from cases import to_dtype
+from paths import PATHS, eager, engine, of_tensors
 
 import bnlib
-import bnlib.torch
 
 CASES, CHUNK = int(os.environ.get("BNLIB_FUZZ", 1500)), 100
 POISON = [np.nan, np.inf, -np.inf]
 
 
 @dataclass
-class Case:
-    x: np.ndarray
-    gamma: np.ndarray | None
-    beta: np.ndarray | None
-    dy: np.ndarray
-    eps: float
-    threads: int
-    dtype: str  # of x and dy: for bfloat16 the arrays are float32, and bfloat16 can hold them
-    layout: str
-    poison: float | None  # comes into one value
+class Case(cases.Case):
+    threads: int = 1
+    layout: str = "contiguous"
+    poison: float | None = None  # comes into one value
 
     def __str__(self) -> str:
         parameters = [name for name in ("gamma", "beta") if getattr(self, name) is not None]
@@ -58,11 +54,11 @@ def draw(index: int) -> Case:
     layout = str(rng.choice(list(LAYOUTS), p=[0.4] + [0.1] * (len(LAYOUTS) - 1)))
     case = Case(
         LAYOUTS[layout](to_dtype(x, dtype)),
-        *(None if v is None else to_dtype(v, parameter) for v in (gamma, beta)),
         to_dtype(dy, dtype),
+        *(None if v is None else to_dtype(v, parameter) for v in (gamma, beta)),
         float(rng.choice([1e-5, 10 ** rng.uniform(-12, -1), 10 ** rng.uniform(-40, -12)])),
-        int(rng.integers(1, 4)),
         str(dtype),
+        int(rng.integers(1, 4)),
         layout,
         float(rng.choice(POISON)) if c > 1 and rng.random() < 0.15 else None,
     )
@@ -157,86 +153,81 @@ def draw_parameter(rng: np.random.Generator, c: int) -> np.ndarray | None:
     return magnitude(rng, -30, 30) * (rng.standard_normal(c) if rng.random() < 0.7 else np.ones(c))
 
 
-def to_dtype(v: np.ndarray, dtype: str) -> np.ndarray:
-    """v rounded; what the dtype cannot hold becomes its largest number."""
-    if dtype == "bfloat16":
-        largest = torch.finfo(torch.bfloat16).max
-        return torch.tensor(v.clip(-largest, largest)).bfloat16().float().numpy()
-    info = np.finfo(dtype)
-    return v.clip(float(info.min), float(info.max)).astype(dtype)
-
-
-def every_other(v: np.ndarray) -> np.ndarray:
-    return np.repeat(v, 2, axis=-1)[..., ::2]
-
-
 LAYOUTS = {
-    "contiguous": np.ascontiguousarray,
-    "Fortran order": np.asfortranarray,
-    "channels last": lambda v: np.moveaxis(np.ascontiguousarray(np.moveaxis(v, 1, -1)), -1, 1),
-    "every other value": every_other,
-    "backward": lambda v: v[::-1, ::-1].copy()[::-1, ::-1],
-    "transposed": lambda v: v.swapaxes(0, -1).copy().swapaxes(0, -1),
-    "read only": lambda v: np.broadcast_to(np.ascontiguousarray(v), v.shape),
+    name: cases.LAYOUTS[name]
+    for name in (
+        *("contiguous", "Fortran order", "channels last", "every other value"),
+        *("backward", "transposed", "read only"),
+    )
 }
 
 
 # Judging
 
 
+def traced(function, leaves, dy):
+    torch._dynamo.reset()
+    return eager(torch.compile(function, backend="eager"), leaves, dy)
+
+
+TRACED = of_tensors(traced, following=False)
+
+
 def run(index: int) -> list[str]:
     """What is off on any path, and by how much."""
     case = draw(index)
     exact = oracle.train(case.x, case.gamma, case.beta, case.dy, case.eps)
-    faults = [] if case.dtype == "bfloat16" else numpy_path(case, exact, index)
-    return faults + torch_path(case, exact, index)
-
-
-def judge(case: Case, path: str, exact, results) -> list[str]:
-    rounding = oracle.BFLOAT16 if case.dtype == "bfloat16" else None
-    names = "y", "dx", "dgamma", "dbeta", "mean", "var"
-    bound = oracle.PROMISE
-    if case.dtype == "float64":  # it has no digits to spare for a mean far from zero
-        mean, var = exact[0].mean, exact[0].var
-        far = np.divide(abs(mean), np.sqrt(var), out=np.zeros_like(mean), where=var > 0)
-        bound = 1e-12 + 1e-15 * float(far.max())
     faults = []
-    for name, got in zip(names, results, strict=False):
-        if got is not None:
-            value, scale = (getattr(v, name) for v in exact)
-            error = oracle.error(got, value, scale, rounding if name in ("y", "dx") else None)
-            if error > bound:
-                faults.append(f"{path}: {name} is off by {error:.1e} of its scale")
+    if case.dtype != "bfloat16":
+        name = "NumPy" if index % 2 else "compiled"
+        with engine(name):
+            faults = [f"{name}{fault}" for fault in array_path(case, exact, index)]
+    paths = {name: PATHS[name] for name in ("torch", "torch, to be differentiated again")}
+    name = {0: "vmap", 1: "torch, in operations", 2: "synchronized"}.get(index % 20, "torch.func")
+    paths[name] = PATHS[name]
+    if index % 500 == 1:
+        paths["torch.compile"] = TRACED
+    torch.set_num_threads(case.threads)
+    for name, path in paths.items():
+        if name != "synchronized" or path.takes(case):
+            found = oracle.faults(exact, path.train(case), case.dtype)
+            faults += [f"{name}: {fault}" for fault in found]
     return faults
 
 
-def numpy_path(case: Case, exact, index: int) -> list[str]:
+def judge(case: Case, how: str, exact, results) -> list[str]:
+    names = "y", "dx", "dgamma", "dbeta", "mean", "var"
+    results = dict(zip(names, results, strict=False))
+    return [f"{how}: {fault}" for fault in oracle.faults(exact, results, case.dtype)]
+
+
+def array_path(case: Case, exact, index: int) -> list[str]:
     results = in_numpy(case.x, case, case.threads)
-    faults = judge(case, "NumPy", exact, results)
+    faults = judge(case, "", exact, results)
     if index % 4 == 0:
         order = "CFK"[index // 4 % 3]
         outs = [np.empty_like(case.x, order=order) for _ in range(2)]
         results_in = in_numpy(case.x, case, case.threads, *outs)
-        faults += judge(case, f"NumPy, out= in order {order}", exact, results_in)
+        faults += judge(case, f", out= in order {order}", exact, results_in)
         if results_in[0] is not outs[0] or results_in[1] is not outs[1]:
-            faults.append("NumPy: what is given as out is not returned")
+            faults.append(": what is given as out is not returned")
     if case.threads > 1 and not same(results, in_numpy(case.x, case, 1)):
-        faults.append("NumPy: other bits with one thread")
+        faults.append(": other bits with one thread")
     if case.poison is not None:
         j = case.x.size % case.x.shape[1]
         bad = case.x.copy()
         bad[-1, j] = case.poison
         spoiled = in_numpy(LAYOUTS[case.layout](bad), case, case.threads)
         if not same(*([without(j, v) for v in result] for result in (results, spoiled))):
-            faults.append("NumPy: the poison spreads")
+            faults.append(": the poison spreads")
         if np.isfinite(spoiled[0][:, j]).all():
-            faults.append("NumPy: the poison is hidden")
+            faults.append(": the poison is hidden")
     mean, var = (v.astype(np.float64) for v in (exact[0].mean, exact[0].var))
     y = bnlib.batch_norm_inference(
         case.x, mean, var, case.gamma, case.beta, eps=case.eps, threads=case.threads
     )
     exact = oracle.inference(case.x, mean, var, case.gamma, case.beta, case.eps)
-    return faults + judge(case, "NumPy in inference", exact, [y])
+    return faults + judge(case, " in inference", exact, [y])
 
 
 def in_numpy(x: np.ndarray, case: Case, threads: int, y_out=None, dx_out=None):
@@ -258,65 +249,6 @@ def same(first, second) -> bool:
 def without(j: int, v: np.ndarray | None) -> np.ndarray | None:
     """All channels but j."""
     return None if v is None else np.delete(v, j, axis=min(v.ndim - 1, 1))
-
-
-def torch_path(case: Case, exact, index: int) -> list[str]:
-    x, gamma, beta, dy = (as_tensor(v) for v in (case.x, case.gamma, case.beta, case.dy))
-    if case.dtype == "bfloat16":
-        x, dy = x.bfloat16(), dy.bfloat16()
-    torch.set_num_threads(case.threads)
-    leaves = [v for v in (x, gamma, beta) if v is not None]
-
-    def batch_norm(*leaves: torch.Tensor, stats=(None, None)) -> torch.Tensor:
-        x, *parameters = leaves
-        weight = None if gamma is None else parameters.pop(0)
-        bias = None if beta is None else parameters.pop(0)
-        return bnlib.torch.batch_norm(x, *stats, weight, bias, True, 1.0, case.eps)
-
-    def named(y, dx, *others):
-        """y, dx, dgamma, dbeta, as arrays; what there is no parameter for is None."""
-        others = list(others)
-        return [
-            None if v is None else (v.float() if v.dtype == torch.bfloat16 else v).detach().numpy()
-            for v in (
-                y,
-                dx,
-                None if gamma is None else others.pop(0),
-                None if beta is None else others.pop(0),
-            )
-        ]
-
-    watched = [v.detach().requires_grad_() for v in leaves]
-    mean, var = torch.zeros(2, case.x.shape[1], dtype=torch.float64)
-    y = batch_norm(*watched, stats=(mean, var))
-    m = case.x.size // case.x.shape[1]
-    statistics = mean.numpy(), var.numpy() * (m - 1) / m
-    gradients = torch.autograd.grad(y, watched, dy, retain_graph=True)
-    faults = judge(case, "torch", exact, [*named(y, *gradients), *statistics])
-    gradients = torch.autograd.grad(y, watched, dy, create_graph=True)
-    faults += judge(case, "torch, differentiable", exact, named(y, *gradients))
-    if index % 500 == 1:
-        torch._dynamo.reset()
-        y = torch.compile(batch_norm, backend="eager")(*watched)
-        gradients = torch.autograd.grad(y, watched, dy)
-        faults += judge(case, "torch, compile", exact, named(y, *gradients))
-    transform, function = "vjp", batch_norm
-    if index % 20 == 0:
-        transform, function = "vmap", torch.func.vmap(batch_norm)
-        leaves, dy = [torch.stack([v, v]) for v in leaves], torch.stack([dy, dy])
-    y, backward = torch.func.vjp(function, *leaves)
-    results = named(y, *backward(dy))
-    if transform == "vmap":
-        results = [None if v is None else v[1] for v in results]
-    return faults + judge(case, f"torch, {transform}", exact, results)
-
-
-def as_tensor(v: np.ndarray | None) -> torch.Tensor | None:
-    """The same memory where torch can have it."""
-    if v is None:
-        return None
-    shared = v.flags.writeable and min(v.strides) >= 0
-    return torch.from_numpy(v if shared else v.copy())
 
 
 @pytest.fixture(autouse=True)
