@@ -1,5 +1,6 @@
 """bnlib.exercises: right answers pass, typical wrong ones are told what is wrong."""
 
+import dataclasses
 import functools
 import re
 import runpy
@@ -389,6 +390,20 @@ def test_endless_loops_are_really_stopped(monkeypatch):
     threads = threading.active_count()
     assert "restart" not in find_problem("normalize", endless)
     assert threading.active_count() == threads
+
+
+def test_what_the_right_answer_compiles_is_not_in_the_reader_s_time(monkeypatch):
+    compiled = []
+
+    def reference(x, eps):
+        if not compiled:
+            compiled.append(time.sleep(0.5))
+        return x_hat_of(x, eps)
+
+    slow = dataclasses.replace(_EXERCISES["normalize"], reference=reference, mistakes={})
+    monkeypatch.setitem(_EXERCISES, "normalize", slow)
+    monkeypatch.setattr(judge, "_SECONDS", 0.4)
+    assert find_problem("normalize", x_hat_of) is None
 
 
 def test_where_there_are_no_threads_it_judges_all_the_same(monkeypatch):

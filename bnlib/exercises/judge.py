@@ -148,6 +148,8 @@ def find_problem(name: str, function: Callable[..., Any]) -> str | None:
     if not callable(function):
         return f"the answer is of type {type(function).__name__}; expected a function."
     try:
+        # What the right answer has to compile, it compiles before the reader's time begins.
+        _call(exercise, exercise.reference, exercise.inputs(np.random.default_rng(0)))
         _in_time(lambda: _judge(exercise, function))
     except _Wrong as wrong:
         return str(wrong)
