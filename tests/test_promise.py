@@ -19,7 +19,7 @@ PAIRS = [
     for path in PATHS
     if PATHS[path].takes(case)
 ]
-pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+no_warning = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
 @functools.lru_cache(1)
@@ -53,6 +53,7 @@ def check(case, exact, results):
         assert (results["mean"] == case.x[0].reshape(len(constant), -1)[:, 0])[constant].all()
 
 
+@no_warning
 @pytest.mark.parametrize("name, path", [p for p in PAIRS if CASES[p.values[0]].dy is not None])
 def test_training(name, path):
     case = CASES[name]
@@ -61,6 +62,7 @@ def test_training(name, path):
     np.testing.assert_array_equal((case.x, case.dy), before)
 
 
+@no_warning
 @pytest.mark.parametrize(
     "name, path", [p for p in PAIRS if PATHS[p.values[1]].infer and small(CASES[p.values[0]])]
 )
@@ -83,7 +85,9 @@ SPOILED = {  # a channel of x, (m,)
 @pytest.mark.parametrize(
     "name, path", [p for p in PAIRS if p.values[0] in ("standard normal", "contiguous, images")]
 )
-@pytest.mark.filterwarnings("ignore:channel 1. the batch has a NaN or an infinity")
+@pytest.mark.filterwarnings(
+    "error::RuntimeWarning", "ignore:channel 1. the batch has a NaN or an infinity"
+)
 def test_a_channel_does_not_depend_on_the_others(name, path):
     """To the last bit; and a bad one does not hide it."""
     case, train = CASES[name], PATHS[path].train
