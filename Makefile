@@ -56,7 +56,7 @@ types:
 	$(RUN) -m mypy bnlib
 
 tests: live
-	$(RUN) -m pytest book tests -n 3 --dist loadfile --no-loadscope-reorder -rs # the longest first
+	$(RUN) -m pytest book tests -n 2 --dist loadfile --no-loadscope-reorder -rs # the longest first
 
 frameworks:
 	@$(PYTHON) tools/setup_env.py frameworks

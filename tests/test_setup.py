@@ -110,8 +110,7 @@ def test_an_environment_of_another_name_has_requirements_of_its_own(
     assert len(seen) == 5
 
 
-@pytest.mark.parametrize("group", ["", "-frameworks"])
-def test_without_network_is_one_line(tmp_path: Path, group: str) -> None:
+def test_without_network_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "tools").mkdir()
     shutil.copy(ROOT / "tools" / "setup_env.py", tmp_path / "tools")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -121,18 +120,18 @@ def test_without_network_is_one_line(tmp_path: Path, group: str) -> None:
     environment |= {
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",  # nothing listens there
-        "PIP_RETRIES": "1",
+        "PIP_RETRIES": "0",
         "PIP_NO_CACHE_DIR": "1",
     }
-    command = [sys.executable, "tools/setup_env.py", *group.split("-")[1:]]
+    command = [sys.executable, "tools/setup_env.py", "frameworks"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1
     assert done.stderr.startswith("The package index cannot be reached")
     assert done.stderr.count("\n") == 1
-    assert not (tmp_path / f".venv{group}" / "complete").exists()
-    assert [path.name for path in tmp_path.glob(".venv*")] == [f".venv{group}"]
+    assert not (tmp_path / ".venv-frameworks" / "complete").exists()
+    assert [path.name for path in tmp_path.glob(".venv*")] == [".venv-frameworks"]
 
 
 def test_an_unknown_failure_shows_what_pip_said_last() -> None:
