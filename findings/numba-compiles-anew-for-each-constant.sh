@@ -8,7 +8,7 @@
 #          stands there as a constant is that constant, Literal[int](0), although f asks for none.
 #          Variables of the same values, and calls from Python, have the plain types. So a long
 #          function takes its compile time, and a place on disk, once more for each constant that
-#          somebody writes down: in bnlib it was 4 of 10 seconds.
+#          somebody writes down.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
