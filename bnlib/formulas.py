@@ -1,4 +1,4 @@
-r"""What the sums of a channel decide, in one place for all that computes BatchNorm here.
+r"""What the sums of a channel decide, in one place for the engines that work on arrays.
 
 Whoever goes over a mini-batch adds up, for each channel and in float64, about one number K:
 

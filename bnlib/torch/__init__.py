@@ -1,7 +1,8 @@
 """BatchNorm for PyTorch: the derivation of the book as a drop-in function and layers.
 
-`functional` has the forward and the backward pass, `modules` the layers and `convert`, which puts
-them into a model; `distributed` has them for several processes, and `triton` the kernels for GPUs.
+`functional` has the function and chooses what computes it: `arrays` on the CPU, the kernels of
+`triton` on a GPU, else plain `operations`. `modules` has the layers and `convert`, which puts them
+into a model, and `distributed` has both for several processes.
 """
 
 try:

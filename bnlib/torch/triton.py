@@ -27,7 +27,7 @@ A tile is (ROWS, COLS) values. Where channels stand apart in memory, (N, C, S), 
 channel, and a row COLS positions of one image. Where they stand side by side, as in (N, C) and
 channels last, a row has one value of COLS channels, and S is 1.
 
-Source: Ioffe & Szegedy 2015, algorithm 1 and section 3; chapter "The GPU".
+Source: Ioffe & Szegedy 2015, algorithm 1 and section 3; chapter "On the GPU".
 """
 
 # mypy: disable-error-code="no-untyped-def"
