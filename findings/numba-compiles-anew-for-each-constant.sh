@@ -51,7 +51,7 @@ print("variables in compiled code:", *count(lambda f: variables(f, x)))
 print("called from Python:        ", *count(lambda f: [f(x, i, b) for i in (0, 1, 2) for b in (True, False)]))
 print("constants in compiled code:", *count(lambda f: constants(f, x)))
 END
-diff "$folder/seen" - <<'END'
+diff "$folder/seen" - <<'END' || { echo "It is no longer so."; exit 1; }
 variables in compiled code: 1 ['int64, bool']
 called from Python:         1 ['int64, bool']
 constants in compiled code: 4 ['Literal[int](0), Literal[bool](True)', 'Literal[int](1), Literal[bool](True)', 'Literal[int](2), Literal[bool](True)', 'Literal[int](2), Literal[bool](False)']
