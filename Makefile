@@ -11,7 +11,7 @@
 # make frameworks RECORD=1  ... and write down what they do, in bnlib/frameworks.json
 # make clients              run other people's models and tools, in .venv-clients, which it sets up
 # make clients RECORD=1     ... and write down what is seen, in bnlib/clients.json
-# make bench                how accurate and how fast bnlib and others are here: about four minutes
+# make bench                how accurate and how fast bnlib and others are here: about ten minutes
 # make bench ONLY=accuracy  ... or one of accuracy, speed and gpu
 # make bench RECORD=1       ... and write down the results, in bnlib/records
 

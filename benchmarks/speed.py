@@ -7,7 +7,8 @@ measured in the same rounds: the forward pass needs 2 reads and 1 write, the bac
 and 1 write, inference 1 of each.
 
 Much of a time can be that of the system, which clears the pages of new arrays. So one thread is
-measured twice: with memory as the system gives it, and where glibc keeps what is freed.
+measured twice: with memory as the system gives it, and where glibc keeps what is freed. NumPy asks
+Linux for large pages and torch does not, so the first favours what allocates by NumPy.
 
 Time over size is measured for one thread, on images whose three numbers grow together.
 
@@ -163,6 +164,14 @@ def show(record: dict) -> None:
                 cells = {tuple(r["shape"]): r for r in rows if r["contestant"] == contestant}
                 line = "".join(cell(cells.get(shape), contestant) for shape in shapes)
                 print(f"{contestant:26}" + line)
+    sizes = record["sizes"]
+    rows = [row for row in sizes if row["pass"] == "training"]
+    shapes = list(dict.fromkeys(tuple(row["shape"]) for row in rows))
+    print("\nsizes, training, 1 thread, fresh memory: nanoseconds a value")
+    print(f"{'values':26}" + "".join(f"{math.prod(shape):>12,}" for shape in shapes))
+    for contestant in dict.fromkeys(row["contestant"] for row in rows):
+        times = [r["milliseconds"] / math.prod(r["shape"]) for r in rows if r["contestant"] == contestant]
+        print(f"{contestant:26}" + "".join(f"{1e6 * time:>12.3g}" for time in times))
     print("\nmemory, by the floor of the largest shape")
     for threads in THREADS:
         copy, read = bandwidth([r for r in results if r["threads"] == threads])

@@ -1,6 +1,7 @@
 """The benchmarks run, and what they recorded is whole."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -38,7 +39,7 @@ def test_the_accuracy_tables_hold_all_contestants():
 
 
 def test_the_speed_tables_hold_all_contestants():
-    *found, memory = tables("speed")
+    *found, sizes, memory = tables("speed")
     titles = [table.splitlines()[0] for table in found]
     assert [title.split(":")[0] for title in titles] == [
         f"{name}, {how} memory"
@@ -46,6 +47,7 @@ def test_the_speed_tables_hold_all_contestants():
         for how in ("1 thread, fresh", "2 threads, fresh", "1 thread, kept")
     ]
     assert memory.count("GB/s") == 4
+    assert all(f"\n{name}  " in sizes for name in [*SPEED, *IMAGES])
     for table in (table for table in found if "1 thread" in table):
         assert all(f"\n{name}  " in table for name in [*SPEED, *IMAGES])
 
@@ -84,3 +86,11 @@ def test_the_recorded_speed_is_whole(name, threads, memory):
             else not IMAGES & set(of_shape)
         )
         assert all(r["milliseconds"] > 0 for r in of_shape.values())
+
+
+@pytest.mark.parametrize("name", [*SPEED, *IMAGES])
+def test_the_recorded_sizes_go_from_a_cache_to_memory(name):
+    rows = [r for r in load("speed")["sizes"] if (r["pass"], r["contestant"]) == ("training", name)]
+    values = [math.prod(row["shape"]) for row in rows]
+    assert len(values) >= 6 and values == sorted(values)
+    assert values[0] < 3e3 and values[-1] > 6e7

@@ -70,11 +70,13 @@ def inference(
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """y with given statistics, (C,)."""
+    """y = relu(BN(x) + residual) with given statistics, (C,)."""
     y = (x - columns(mean, x)) * _slope(var, weight, eps, x)
     if bias is not None:
         y = y + columns(bias, x)
-    return finish(y, residual, relu).to(x.dtype)
+    if residual is not None:
+        y = y + residual
+    return (y.relu() if relu else y).to(x.dtype)
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,13 +112,6 @@ def gradient(
     along = _x_hat(x, mean, var, eps) * columns(dgamma / m, x)
     dx = dy.to(work_dtype(x)) - columns(dbeta / m, x) - along
     return (dx * _slope(var, weight, eps, x)).to(x.dtype)
-
-
-def finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-    """max(0, y + residual), or what is asked for of that."""
-    if residual is not None:
-        y = y + residual
-    return y.relu() if relu else y
 
 
 def past_relu(dy: Tensor, y: Tensor | None) -> Tensor:
