@@ -170,7 +170,9 @@ def show(record: dict) -> None:
     print("\nsizes, training, 1 thread, fresh memory: nanoseconds a value")
     print(f"{'values':26}" + "".join(f"{math.prod(shape):>12,}" for shape in shapes))
     for contestant in dict.fromkeys(row["contestant"] for row in rows):
-        times = [r["milliseconds"] / math.prod(r["shape"]) for r in rows if r["contestant"] == contestant]
+        times = [
+            r["milliseconds"] / math.prod(r["shape"]) for r in rows if r["contestant"] == contestant
+        ]
         print(f"{contestant:26}" + "".join(f"{1e6 * time:>12.3g}" for time in times))
     print("\nmemory, by the floor of the largest shape")
     for threads in THREADS:

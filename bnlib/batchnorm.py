@@ -1,22 +1,27 @@
 r"""Batch Normalization of NumPy arrays: accurate to the last digits of float32, and fast.
 
-Here are the functions that one calls, and their checks. `bnlib.formulas` has the equations,
+Here are the functions that one calls. `bnlib.formulas` has the equations,
 `bnlib.blocks` goes through the arrays, in loops that Numba compiles or block by block in NumPy:
 `backend_for` tells which. float16 is computed in float32; all sums are in float64.
 """
 
-import math
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bnlib import blocks
-from bnlib._messages import short
+from bnlib._checks import (
+    check_dtype,
+    check_eps,
+    check_out,
+    check_statistics,
+    check_threads,
+    check_vector,
+    check_x,
+    same_memory,
+)
 from bnlib.blocks import Statistics, filled, work_dtype
-
-_FLOAT16, _FLOAT32, _FLOAT64 = map(np.dtype, (np.float16, np.float32, np.float64))
 
 
 class Backend(NamedTuple):
@@ -47,7 +52,7 @@ def backend_for(x: np.ndarray) -> Backend:
         TypeError: x is not an array of floating-point numbers.
         ValueError: the shape of x is not `(N, C)` or `(N, C, *spatial)`.
     """
-    _check_x("x", x)
+    check_x("x", x)
     engine, reason = blocks.engine()
     return Backend("numpy" if engine is blocks.interpreted else "numba", reason)
 
@@ -121,18 +126,18 @@ def batch_norm_train(
 
     Source: Ioffe & Szegedy 2015, algorithm 1 and section 3.2; chapter "The transform".
     """
-    _check_x("x", x)
-    _check_eps(eps)
-    _check_vector("gamma", gamma, x.shape[1], work_dtype(x.dtype))
-    _check_vector("beta", beta, x.shape[1], work_dtype(x.dtype))
+    check_x("x", x)
+    check_eps(eps)
+    check_vector("gamma", gamma, x.shape[1], work_dtype(x.dtype))
+    check_vector("beta", beta, x.shape[1], work_dtype(x.dtype))
     count = x.size // x.shape[1]
     if count == 1:
         raise ValueError(
             f"x has shape {x.shape}, one value per channel; expected at least 2 in training: the "
             "variance of one value is 0, and y would be beta whatever x is"
         )
-    _check_out(out, x, x=x)
-    _check_threads(threads)
+    check_out(out, x, x=x)
+    check_threads(threads)
     y = np.empty_like(x, subok=False) if out is None else out
     scale, shift = filled(gamma, 1.0, x), filled(beta, 0.0, x)
     statistics = blocks.train(x, scale, shift, eps, y, threads)
@@ -168,13 +173,13 @@ def batch_norm_backward(
     Source: Ioffe & Szegedy 2015, section 3; chapter "The backward pass".
     """
     x, gamma = cache.x, cache.gamma
-    _check_x("dy", dy)
+    check_x("dy", dy)
     if dy.dtype != x.dtype:
         raise TypeError(f"dy has dtype {dy.dtype}; expected {x.dtype}, the dtype of x")
     if dy.shape != x.shape:
         raise ValueError(f"dy has shape {dy.shape}; expected {x.shape}, the shape of x")
-    _check_out(out, x, x=x, dy=dy)
-    _check_threads(threads)
+    check_out(out, x, x=x, dy=dy)
+    check_threads(threads)
     dx = np.empty_like(x, subok=False) if out is None else out
     scale = filled(gamma, 1.0, x)
     dgamma, dbeta = blocks.backward(x, dy, scale, cache.statistics, dx, threads)
@@ -222,14 +227,14 @@ def batch_norm_inference(
 
     Source: Ioffe & Szegedy 2015, algorithm 2.
     """
-    _check_x("x", x)
-    _check_eps(eps)
-    _check_vector("gamma", gamma, x.shape[1], work_dtype(x.dtype))
-    _check_vector("beta", beta, x.shape[1], work_dtype(x.dtype))
-    mean, var = _check_statistics(mean, var, x.shape[1])
-    if out is None or not _same_memory(out, x):
-        _check_out(out, x, x=x)
-    _check_threads(threads)
+    check_x("x", x)
+    check_eps(eps)
+    check_vector("gamma", gamma, x.shape[1], work_dtype(x.dtype))
+    check_vector("beta", beta, x.shape[1], work_dtype(x.dtype))
+    mean, var = check_statistics(mean, var, x.shape[1])
+    if out is None or not same_memory(out, x):
+        check_out(out, x, x=x)
+    check_threads(threads)
     y = np.empty_like(x, subok=False) if out is None else out
     a = filled(gamma, 1.0, x) / np.sqrt(var + eps)
     blocks.inference(x, mean, a, filled(beta, 0.0, x).astype(np.float64), y, threads)
@@ -271,90 +276,15 @@ def fold(
 
     Source: Ioffe & Szegedy 2015, algorithm 2, line 11.
     """
-    _check_dtype("weight", weight)
+    check_dtype("weight", weight)
     if weight.ndim < 2:
         raise ValueError(f"weight has shape {weight.shape}; expected (C, ...), two or more axes")
-    _check_eps(eps)
+    check_eps(eps)
     channels = len(weight)
     for name, v in ("bias", bias), ("gamma", gamma), ("beta", beta):
-        _check_vector(name, v, channels, work_dtype(weight.dtype))
-    mean, var = _check_statistics(mean, var, channels)
+        check_vector(name, v, channels, work_dtype(weight.dtype))
+    mean, var = check_statistics(mean, var, channels)
     a = (1 if gamma is None else gamma) / np.sqrt(var + eps)
     new_weight = weight * a.reshape(-1, *[1] * (weight.ndim - 1))
     new_bias = a * ((0 if bias is None else bias) - mean) + (0 if beta is None else beta)
     return new_weight.astype(weight.dtype), new_bias.astype(work_dtype(weight.dtype))
-
-
-# Checks. Each error names the argument, what it was, and what was expected.
-
-
-def _check_dtype(name: str, v: Any) -> None:
-    if type(v) is not np.ndarray and not isinstance(v, np.memmap):  # no matrix, no masked array
-        raise TypeError(f"{name} is a {type(v).__name__}; expected a NumPy array")
-    if v.dtype not in (_FLOAT32, _FLOAT64, _FLOAT16):
-        raise TypeError(f"{name} has dtype {v.dtype}; expected float16, float32 or float64")
-
-
-def _check_x(name: str, x: Any) -> None:
-    _check_dtype(name, x)
-    if x.ndim < 2:
-        raise ValueError(f"{name} has shape {x.shape}; expected (N, C) or (N, C, *spatial)")
-    if x.shape[1] == 0:
-        raise ValueError(f"{name} has shape {x.shape}; expected at least one channel on axis 1")
-
-
-def _check_out(out: Any, like: np.ndarray, **inputs: np.ndarray) -> None:
-    """An array of x's shape and dtype, to write to, that shares no memory with the inputs."""
-    if out is None:
-        return
-    _check_dtype("out", out)
-    if out.dtype != like.dtype:
-        raise TypeError(f"out has dtype {out.dtype}; expected {like.dtype}, the dtype of x")
-    if out.shape != like.shape:
-        raise ValueError(f"out has shape {out.shape}; expected {like.shape}, the shape of x")
-    if not out.flags.writeable:
-        raise ValueError("out is read-only; expected an array to write to")
-    for name, v in inputs.items():
-        if np.shares_memory(out, v):
-            raise ValueError(f"out shares memory with {name}; expected memory of its own")
-
-
-def _same_memory(a: Any, b: np.ndarray) -> bool:
-    """Whether two arrays have every value in the same place."""
-    return (
-        isinstance(a, np.ndarray)
-        and a.__array_interface__["data"] == b.__array_interface__["data"]
-        and (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
-    )
-
-
-def _check_threads(threads: int) -> None:
-    if not isinstance(threads, Integral) or threads < 1:
-        raise ValueError(f"threads is {short(threads)}; expected an integer of 1 or more")
-
-
-def _check_eps(eps: float) -> None:
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps is {short(eps)}; expected a positive number")
-
-
-def _check_vector(name: str, v: Any, channels: int, dtype: np.dtype | None) -> None:
-    """One value per channel, of a dtype (None for any floating-point one); v may be None."""
-    if v is None:
-        return
-    _check_dtype(name, v)
-    if dtype is not None and v.dtype != dtype:
-        raise TypeError(f"{name} has dtype {v.dtype}; expected {dtype}, to go with the input")
-    if v.shape != (channels,):
-        raise ValueError(f"{name} has shape {v.shape}; expected ({channels},), one per channel")
-
-
-def _check_statistics(mean: Any, var: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance in float64."""
-    for name, v in ("mean", mean), ("var", var):
-        _check_dtype(name, v)  # not None either
-        _check_vector(name, v, channels, None)
-    bad = np.flatnonzero(~(var >= 0))
-    if bad.size:
-        raise ValueError(f"var[{bad[0]}] is {var[bad[0]]}; expected 0 or more in every channel")
-    return mean.astype(np.float64), var.astype(np.float64)

@@ -6,10 +6,12 @@ forward pass of its own before it: a layer that stands at two places of a networ
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bnlib import norms
+from bnlib._checks import check_eps
 from bnlib._messages import short
 from bnlib.batchnorm import Cache, batch_norm_backward, batch_norm_inference, batch_norm_train
 from bnlib.conventions import convert
@@ -308,7 +310,46 @@ class Flatten(Layer):
         return dy.reshape(x_shape)
 
 
-class BatchNorm(Layer):
+class _Normalization(Layer):
+    """What all layers that normalize share: gamma and beta, and their gradients."""
+
+    def __init__(self, channels: int, affine: bool, dtype: type) -> None:
+        if channels < 1:
+            raise ValueError(f"channels is {channels}; expected 1 or more")
+        self.channels = channels
+        self.gamma = Parameter(np.ones(channels, dtype)) if affine else None
+        self.beta = Parameter(np.zeros(channels, dtype)) if affine else None
+
+    def _vectors(self, x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The values of gamma and beta, if x has their channels."""
+        if x.ndim < 2 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"x has shape {x.shape}; expected (N, {self.channels}) or "
+                f"(N, {self.channels}, *spatial)"
+            )
+        gamma, beta = (None if p is None else p.value for p in (self.gamma, self.beta))
+        return gamma, beta
+
+    def _add(self, dgamma: np.ndarray | None, dbeta: np.ndarray | None) -> None:
+        for p, gradient in (self.gamma, dgamma), (self.beta, dbeta):
+            if p is not None:
+                p.grad += gradient
+
+    def parameters(self) -> list[Parameter]:
+        return [p for p in (self.gamma, self.beta) if p is not None]
+
+
+class _Frozen(NamedTuple):
+    """What the backward pass of a BatchNorm in inference mode needs, in copies."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    var: np.ndarray
+    gamma: np.ndarray | None
+    eps: float
+
+
+class BatchNorm(_Normalization):
     r"""Batch Normalization of `(N, C)` or `(N, C, *spatial)`, as in `bnlib.batch_norm_train`.
 
     In training it normalizes with the batch's statistics and follows them; in inference it uses
@@ -345,46 +386,45 @@ class BatchNorm(Layer):
         track_running_stats: bool = True,
         dtype: type = np.float32,
     ) -> None:
-        if not 0 < eps < np.inf:
-            raise ValueError(f"eps is {eps}; expected a positive number")
-        running = RunningStats(channels, momentum)
-        self.channels = channels
+        check_eps(eps)
+        super().__init__(channels, affine, dtype)
         self.eps = eps
-        self.gamma = Parameter(np.ones(channels, dtype)) if affine else None
-        self.beta = Parameter(np.zeros(channels, dtype)) if affine else None
-        self.running = running if track_running_stats else None
+        self.running = RunningStats(channels, momentum) if track_running_stats else None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        if x.ndim < 2 or x.shape[1] != self.channels:
-            raise ValueError(
-                f"x has shape {x.shape}; expected (N, {self.channels}) or "
-                f"(N, {self.channels}, *spatial)"
-            )
-        gamma, beta = (None if p is None else p.value for p in (self.gamma, self.beta))
-        if self.running is not None and not self.training:
-            y = batch_norm_inference(
-                x, self.running.mean, self.running.var, gamma, beta, eps=self.eps
-            )
-            # Copies: all of these may change before the backward pass.
-            mean, var = self.running.mean.copy(), self.running.var.copy()
-            self._kept = y.shape, (x, mean, var, None if gamma is None else gamma.copy(), self.eps)
+        gamma, beta = self._vectors(x)
+        if self.training or self.running is None:
+            y, kept = self._normalize(x, gamma, beta)
+            self._kept = y.shape, kept
             return y
-        y, cache = batch_norm_train(x, gamma, beta, eps=self.eps)
-        self._kept = y.shape, cache
-        if self.running is not None:
-            self.running.update(cache.mean, cache.var, cache.count)
+        mean, var = self.running.mean.copy(), self.running.var.copy()
+        y = batch_norm_inference(x, mean, var, gamma, beta, eps=self.eps)
+        gamma = None if gamma is None else gamma.copy()  # it may change before the backward pass
+        self._kept = y.shape, _Frozen(x, mean, var, gamma, self.eps)
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         kept = self._take(dy)
-        if isinstance(kept, Cache):
-            dx, dgamma, dbeta = batch_norm_backward(dy, kept)
-        else:
-            dx, dgamma, dbeta = self._backward_frozen(dy, *kept)
-        if self.gamma is not None and self.beta is not None:
-            self.gamma.grad += dgamma
-            self.beta.grad += dbeta
+        frozen = isinstance(kept, _Frozen)
+        dx, dgamma, dbeta = self._backward_frozen(dy, *kept) if frozen else self._derive(dy, kept)
+        self._add(dgamma, dbeta)
         return dx
+
+    def _normalize(
+        self, x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None
+    ) -> tuple[np.ndarray, Any]:
+        """y by the batch's own statistics, which are followed, and what `_derive` needs."""
+        y, cache = batch_norm_train(x, gamma, beta, eps=self.eps)
+        self._follow(cache)
+        return y, cache
+
+    def _follow(self, cache: Cache) -> None:
+        if self.running is not None:
+            self.running.update(cache.mean, cache.var, cache.count)
+
+    @staticmethod
+    def _derive(dy: np.ndarray, kept: Any) -> tuple[np.ndarray, Any, Any]:
+        return batch_norm_backward(dy, kept)
 
     @staticmethod
     def _backward_frozen(
@@ -404,9 +444,6 @@ class BatchNorm(Layer):
         others = 0, *range(2, x.ndim)
         dy = dy.astype(np.float64)  # float16 would overflow in the sums
         return dx, (dy * x_hat).sum(others), dy.sum(others)
-
-    def parameters(self) -> list[Parameter]:
-        return [p for p in (self.gamma, self.beta) if p is not None]
 
     def state(self) -> dict[str, Any]:
         """A copy of what the layer has learned and followed, and of what it needs to go on.
@@ -469,6 +506,335 @@ class BatchNorm(Layer):
             self.running.replace(new["mean"], new["var"], new["batches"])
             self.running.momentum = new["momentum"]
         self.eps = new["eps"]
+
+
+class GhostBatchNorm(BatchNorm):
+    r"""BatchNorm that takes its statistics from parts of the mini-batch in training.
+
+    Args:
+        channels: as in `BatchNorm`, like what is not named here.
+        size: examples in a part; the last one has what is left. The running statistics take the
+            parts one after the other, as if each were a mini-batch.
+        eps: added to the variance.
+        momentum: weight of a new part in the running statistics.
+        affine: whether there are gamma and beta.
+        track_running_stats: whether to follow the statistics.
+        dtype: of gamma and beta.
+
+    Raises:
+        ValueError: as in `BatchNorm`, or size is below 1.
+
+    Source: Hoffer et al. 2017; chapter "Where does it break?".
+    """
+
+    def __init__(self, channels: int, size: int, **how: Any) -> None:
+        if size < 1:
+            raise ValueError(f"size is {size}; expected 1 or more")
+        super().__init__(channels, **how)
+        self.size = size
+
+    def _normalize(
+        self, x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None
+    ) -> tuple[np.ndarray, norms.GhostCache]:
+        y, cache = norms.ghost_batch_norm_train(x, gamma, beta, size=self.size, eps=self.eps)
+        for part in cache.parts:
+            self._follow(part)
+        return y, cache
+
+    @staticmethod
+    def _derive(dy: np.ndarray, kept: norms.GhostCache) -> tuple[np.ndarray, Any, Any]:
+        return norms.ghost_batch_norm_backward(dy, kept)
+
+
+class BatchRenorm(BatchNorm):
+    r"""BatchNorm that trains with what inference would use, as far as two limits allow.
+
+    Args:
+        channels: as in `BatchNorm`, like what is not named here.
+        r_max: limit of the factor, 1 or more. The paper starts at 1 and raises it to 3, once the
+            running statistics are worth something: set the attribute.
+        d_max: limit of the shift, 0 or more. The paper starts at 0 and raises it to 5.
+        eps: added to the variance.
+        momentum: weight of a new batch in the running statistics.
+        affine: whether there are gamma and beta.
+        dtype: of gamma and beta.
+
+    Raises:
+        ValueError: as in `BatchNorm`; r_max or d_max is not as said above.
+
+    Source: Ioffe 2017; chapter "What else normalizes?".
+    """
+
+    def __init__(
+        self, channels: int, *, r_max: float = 3.0, d_max: float = 5.0, **how: Any
+    ) -> None:
+        super().__init__(channels, **how)
+        if self.running is None:
+            raise ValueError("track_running_stats is False; expected True: x is drawn to them")
+        self.r_max, self.d_max = r_max, d_max
+
+    def _normalize(
+        self, x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None
+    ) -> tuple[np.ndarray, norms.RenormCache]:
+        assert self.running is not None
+        y, cache = norms.batch_renorm_train(
+            x,
+            self.running.mean,
+            self.running.var,
+            gamma,
+            beta,
+            r_max=self.r_max,
+            d_max=self.d_max,
+            eps=self.eps,
+        )
+        self._follow(cache.batch)
+        return y, cache
+
+    @staticmethod
+    def _derive(dy: np.ndarray, kept: norms.RenormCache) -> tuple[np.ndarray, Any, Any]:
+        return norms.batch_renorm_backward(dy, kept)
+
+
+class GroupNorm(_Normalization):
+    r"""Normalize each group of channels of each example, as in `bnlib.norms.group_norm`.
+
+    Training and inference do the same, in this layer and in those below.
+
+    Args:
+        groups: number of groups, which divides the channels.
+        channels: number of channels C.
+        eps: added to the variance, in units of x²; positive.
+        affine: whether there are gamma, from 1, and beta, from 0.
+        dtype: of gamma and beta.
+
+    Raises:
+        ValueError: an argument is not as said above.
+
+    Source: Wu & He 2018; chapter "What else normalizes?".
+    """
+
+    def __init__(
+        self,
+        groups: int,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        dtype: type = np.float32,
+    ) -> None:
+        check_eps(eps)
+        super().__init__(channels, affine, dtype)
+        self.eps = eps
+        if groups < 1 or channels % groups:
+            raise ValueError(f"groups is {groups}; expected a number that divides {channels}")
+        self.groups = groups
+
+    def _normalize(
+        self, x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None
+    ) -> tuple[np.ndarray, norms.Cache]:
+        return norms.group_norm(x, self.groups, gamma, beta, eps=self.eps)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        y, cache = self._normalize(x, *self._vectors(x))
+        self._kept = y.shape, cache
+        return y
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        dx, dgamma, dbeta = norms.backward(dy, self._take(dy))
+        self._add(dgamma, dbeta)
+        return dx
+
+
+class InstanceNorm(GroupNorm):
+    r"""Normalize each channel of each example, as in `bnlib.norms.instance_norm`.
+
+    Args:
+        channels: number of channels C; `GroupNorm` has what is not named here.
+        eps: added to the variance.
+        affine: whether there are gamma and beta.
+        dtype: of gamma and beta.
+
+    Raises:
+        ValueError: as in `GroupNorm`.
+
+    Source: Ulyanov et al. 2016; chapter "What else normalizes?".
+    """
+
+    def __init__(self, channels: int, **how: Any) -> None:
+        super().__init__(channels, channels, **how)
+
+
+class LayerNorm(GroupNorm):
+    r"""Normalize each example, or each position of it, as in `bnlib.norms.layer_norm`.
+
+    Args:
+        channels: number of channels C; `GroupNorm` has what is not named here.
+        each_position: whether each position is normalized by itself.
+        eps: added to the variance.
+        affine: whether there are gamma and beta.
+        dtype: of gamma and beta.
+
+    Raises:
+        ValueError: as in `GroupNorm`.
+
+    Source: Ba et al. 2016; chapter "What else normalizes?".
+    """
+
+    def __init__(self, channels: int, *, each_position: bool = False, **how: Any) -> None:
+        super().__init__(1, channels, **how)
+        self.each_position = each_position
+
+    def _normalize(
+        self, x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None
+    ) -> tuple[np.ndarray, norms.Cache]:
+        return norms.layer_norm(x, gamma, beta, each_position=self.each_position, eps=self.eps)
+
+
+class RMSNorm(LayerNorm):
+    r"""Divide each example, or each position, by its root mean square: `bnlib.norms.rms_norm`.
+
+    Args:
+        channels: number of channels C; `LayerNorm` has what is not named here. There is no beta.
+        each_position: whether each position has a root mean square of its own.
+        eps: added to the mean square.
+        affine: whether there is a gamma.
+        dtype: of gamma.
+
+    Raises:
+        ValueError: as in `GroupNorm`.
+
+    Source: Zhang & Sennrich 2019; chapter "What else normalizes?".
+    """
+
+    def __init__(self, channels: int, **how: Any) -> None:
+        super().__init__(channels, **how)
+        self.beta = None
+
+    def _normalize(
+        self, x: np.ndarray, gamma: np.ndarray | None, beta: np.ndarray | None
+    ) -> tuple[np.ndarray, norms.Cache]:
+        return norms.rms_norm(x, gamma, each_position=self.each_position, eps=self.eps)
+
+
+class DynamicTanh(_Normalization):
+    r"""y = γ tanh(αx) + β, with one α that is learned, as in `bnlib.norms.dynamic_tanh`.
+
+    Args:
+        channels: number of channels C.
+        alpha: α at the start.
+        dtype: of α, gamma and beta.
+
+    Attributes:
+        alpha: α, (1,).
+
+    Raises:
+        ValueError: channels is not positive.
+
+    Source: Zhu et al. 2025; chapter "What else normalizes?".
+    """
+
+    def __init__(self, channels: int, *, alpha: float = 0.5, dtype: type = np.float32) -> None:
+        super().__init__(channels, True, dtype)
+        self.alpha = Parameter(np.full(1, alpha, dtype))
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        y, cache = norms.dynamic_tanh(x, float(self.alpha.value[0]), *self._vectors(x))
+        self._kept = y.shape, cache
+        return y
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        dx, dalpha, dgamma, dbeta = norms.dynamic_tanh_backward(dy, self._take(dy))
+        self.alpha.grad += dalpha
+        self._add(dgamma, dbeta)
+        return dx
+
+    def parameters(self) -> list[Parameter]:
+        return [self.alpha, *super().parameters()]
+
+
+class WeightNorm(Layer):
+    r"""A linear or convolution layer whose weights are g·v/‖v‖, as in `bnlib.norms.weight_norm`.
+
+    Args:
+        layer: a `Linear` or `Conv2d`. Its weights become v; g starts at their lengths, so that the
+            layer computes what it did. Its `weight` holds the product from then on.
+
+    Attributes:
+        direction: v, of the weight's shape.
+        gain: g, (outputs,).
+
+    Raises:
+        TypeError: the layer is no `Linear` or `Conv2d`.
+        ValueError: all weights of an output are 0.
+
+    Source: Salimans & Kingma 2016; chapter "What else normalizes?".
+    """
+
+    def __init__(self, layer: Linear | Conv2d) -> None:
+        if not isinstance(layer, _Weighted):
+            raise TypeError(f"layer is a {type(layer).__name__}; expected a Linear or a Conv2d")
+        self.layer = layer
+        self.direction = Parameter(layer.weight.value.copy())
+        rows = layer.weight.value.reshape(len(layer.weight.value), -1)
+        self.gain = Parameter(self._first_gain(rows).astype(rows.dtype))
+
+    @staticmethod
+    def _first_gain(rows: np.ndarray) -> np.ndarray:
+        """From the weights of each output, (outputs, inputs)."""
+        lengths: np.ndarray = np.linalg.norm(rows.astype(np.float64), axis=1)
+        return lengths
+
+    def _weights(self) -> tuple[np.ndarray, norms.Cache]:
+        return norms.weight_norm(self.direction.value, self.gain.value)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.layer.weight.value[...], cache = self._weights()
+        y = self.layer.forward(x)
+        self._kept = y.shape, cache
+        return y
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        cache = self._take(dy)
+        self.layer.weight.grad.fill(0)
+        dx = self.layer.backward(dy)
+        ddirection, dgain = norms.weight_backward(self.layer.weight.grad, cache)
+        self.direction.grad += ddirection
+        self.gain.grad += dgain
+        return dx
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.layer._forget()
+
+    def parameters(self) -> list[Parameter]:
+        return [self.direction, self.gain, *self.layer.parameters()[1:]]
+
+
+class WeightStandardization(WeightNorm):
+    r"""A layer whose weights have mean 0 and variance g² for each output.
+
+    As in `bnlib.norms.weight_standardization`.
+
+    Args:
+        layer: a `Linear` or `Conv2d`; g starts at the standard deviations of its weights.
+
+    Attributes:
+        direction: the weights before standardization, of their shape.
+        gain: g, (outputs,).
+
+    Raises:
+        TypeError: the layer is no `Linear` or `Conv2d`.
+
+    Source: Qiao et al. 2019; chapter "What else normalizes?".
+    """
+
+    @staticmethod
+    def _first_gain(rows: np.ndarray) -> np.ndarray:
+        spread: np.ndarray = rows.astype(np.float64).std(axis=1)
+        return spread
+
+    def _weights(self) -> tuple[np.ndarray, norms.Cache]:
+        return norms.weight_standardization(self.direction.value, self.gain.value)
 
 
 class Sigmoid(Layer):

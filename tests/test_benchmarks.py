@@ -88,7 +88,7 @@ def test_the_recorded_speed_is_whole(name, threads, memory):
         assert all(r["milliseconds"] > 0 for r in of_shape.values())
 
 
-@pytest.mark.parametrize("name", [*SPEED, *IMAGES])
+@pytest.mark.parametrize("name", [*SPEED, *sorted(IMAGES)])
 def test_the_recorded_sizes_go_from_a_cache_to_memory(name):
     rows = [r for r in load("speed")["sizes"] if (r["pass"], r["contestant"]) == ("training", name)]
     values = [math.prod(row["shape"]) for row in rows]

@@ -17,9 +17,9 @@ TINY = {"depth": 2, "batch_norm": True, "lr": 0.1, "seed": 0, "steps": 30, "ever
 @pytest.fixture
 def embedded(monkeypatch):
     monkeypatch.setenv("BNLIB_DATA", "embedded")
-    experiments._data.cache_clear()
+    experiments.digits.cache_clear()
     yield
-    experiments._data.cache_clear()
+    experiments.digits.cache_clear()
 
 
 def kinds(net):
@@ -78,7 +78,7 @@ def test_a_run_is_a_curve_and_repeats(embedded, net):
     assert list(curve) == ["step", "loss", "train", "validation", "test"]
     np.testing.assert_array_equal(curve["step"], [0, 15, 30])
     again = experiments.train(net=net, **TINY)
-    rtol = 0 if experiments._device() == "cpu" else 0.05  # a GPU adds in any order
+    rtol = 0 if experiments.device() == "cpu" else 0.05  # a GPU adds in any order
     for name, column in curve.items():
         np.testing.assert_allclose(column, again[name], rtol=rtol)
     assert curve["loss"][-1] < curve["loss"][1]
@@ -124,7 +124,7 @@ def test_the_rate_falls_by_the_decades(monkeypatch, embedded):
 
 
 def test_validation_and_test_images_are_all_and_apart(embedded):
-    data, digits = experiments._data(0, 0), mnist.load()
+    data, digits = experiments.digits(0, 0), mnist.load()
     whole = mnist.standardize(digits.test_images)
     np.testing.assert_array_equal(data["validation"][0], whole[::2])
     np.testing.assert_array_equal(data["test"][0], whole[1::2])
@@ -132,7 +132,7 @@ def test_validation_and_test_images_are_all_and_apart(embedded):
 
 
 def test_a_part_of_the_examples_is_drawn_by_the_seed(embedded):
-    first, again, other = (experiments._data(100, seed)["all"] for seed in (0, 0, 1))
+    first, again, other = (experiments.digits(100, seed)["all"] for seed in (0, 0, 1))
     assert first[0].shape == (100, 784)
     np.testing.assert_array_equal(first[1], again[1])
     assert (first[1] != other[1]).any()
@@ -299,7 +299,9 @@ def test_recorded_runs_come_out_again(name):
 
 def test_the_quick_profile_runs_at_once(embedded, monkeypatch):
     few = experiments.points("learning-rate", full=False)[:2]
-    monkeypatch.setitem(experiments.STUDIES, "learning-rate", few)
+    monkeypatch.setitem(
+        experiments.STUDIES, "learning-rate", experiments.Study(experiments.train, few)
+    )
     quick = experiments.study("learning-rate", full=False)
     assert set(experiments.runs(quick)["seed"]) == {0, 1}
     assert set(few[0]) | {"step", "loss", "train", "validation", "test"} < set(quick.columns)

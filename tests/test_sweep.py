@@ -465,7 +465,7 @@ def test_a_local_dask_cluster_of_two_workers_gives_the_same_table(tmp_path, monk
     from distributed import Client, LocalCluster
 
     monkeypatch.setenv("BNLIB_DATA", "embedded")
-    experiments._data.cache_clear()
+    experiments.digits.cache_clear()
     points = sweep.grid(
         net=["sigmoid MLP"],
         depth=[1],
@@ -476,7 +476,7 @@ def test_a_local_dask_cluster_of_two_workers_gives_the_same_table(tmp_path, monk
         every=[10],
     )
     here = sweep.run(experiments.train, points, context=experiments.context, n_jobs=1)
-    experiments._data.cache_clear()
+    experiments.digits.cache_clear()
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
     journal = tmp_path / "journal"
     with (

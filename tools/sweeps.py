@@ -1,4 +1,4 @@
-"""Run the studies of part II in the full profile: python tools/sweeps.py [STUDY ...]
+"""Run the studies of parts II and IV in the full profile: python tools/sweeps.py [STUDY ...]
 
 Finished runs go to .sweeps/STUDY.jsonl, and a stopped or killed study goes on from there: remove
 the file to begin again. When all runs of a study are done, its record is written to
@@ -20,7 +20,9 @@ def main() -> None:
         points = experiments.points(name, full=True)
         print(f"{name}: {len(points)} runs", flush=True)
         journal = ROOT / ".sweeps" / f"{name}.jsonl"
-        table = sweep.run(experiments.train, points, journal, context=experiments.context)
+        table = sweep.run(
+            experiments.STUDIES[name].run, points, journal, context=experiments.context
+        )
         sweep.save(table, ROOT / "bnlib" / "records" / f"{name}.csv.gz")
 
 
