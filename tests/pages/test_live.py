@@ -5,7 +5,7 @@ import shutil
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -400,16 +400,62 @@ def test_a_book_opened_from_a_file_says_how_code_can_run(browser: Browser, html:
 
 
 LIVE = [path for path in notebooks.chapters() if live_cells(path)]
+WHY = ROOT / "book" / "idea" / "why.ipynb"
 FIGURES = """(cell) => [...cell.querySelectorAll(".cell_output .bn-figure > svg")].map(
   (svg) => [...svg.querySelectorAll("text")].map((text) => text.textContent)
     .filter((text) => /[a-z]/i.test(text)).join(" "))"""
+ASK = """([sources, index]) => new Promise((resolve, reject) => {
+  const found = sources.map(() => []);
+  worker.onmessage = ({ data }) => {
+    if (data.type === "output") found[data.index].push([data.kind, data.text]);
+    if (data.type === "done") resolve(found);
+    if (data.type === "failed" || data.type === "refused") reject(new Error(data.text));
+  };
+  worker.postMessage({ sources, index, all: true });
+})"""
+Pieces = list[list[tuple[str, str]]]  # of each cell, kind and text
+
+
+@pytest.fixture(scope="module")
+def python(served: None, browser: Browser, site: str) -> Iterator[Callable[[list[str]], Pieces]]:
+    """The page's Python, started once: it runs the cells of a chapter from the beginning."""
+    page = browser.new_page()
+    page.set_default_timeout(STARTS)
+    page.goto(f"{site}/book/index.html")
+    page.evaluate(
+        "globalThis.worker = new Worker('/_static/live-worker.js', "
+        "{ type: 'module', name: 'default' })"
+    )
+    yield lambda sources: page.evaluate(ASK, [sources, len(sources) - 1])
+    page.close()
 
 
 @pytest.mark.parametrize("notebook", LIVE, ids=lambda path: path.stem)
 def test_live_cells_give_what_the_book_stores(
-    served: None, page: Page, site: str, notebook: Path, here: list[list[tuple[str, str]]]
+    notebook: Path, python: Callable[[list[str]], Pieces], here: Pieces
 ) -> None:
     """All live cells of a chapter, from the first to the last: texts, and those in figures."""
+    cells = live_cells(notebook)
+    for stored, there, out in zip(cells, python([c.source for c in cells]), here, strict=True):
+        assert text_of(there) == text_of(out), stored.source
+        assert figures_of(there) == figures_of(out), stored.source
+        assert len(figures_of(there)) == stored_figures(stored)
+        if "nbval-ignore-output" not in stored.metadata.tags:  # else of other data than the book's
+            # The page has no torch: autograd, a witness of the backward pass, is not heard.
+            expected = re.sub(r"   autograd \S+", "", stored_text(stored))
+            assert text_of(there) == without_rounding(expected), stored.source
+            svgs = [
+                o.data["image/svg+xml"]
+                for o in stored.outputs
+                if "image/svg+xml" in o.get("data", {})
+            ]
+            assert figures_of(there) == [words(svg) for svg in svgs], stored.source
+
+
+@pytest.mark.parametrize("notebook", [WHY], ids=["why"])
+def test_the_page_shows_what_its_cells_give(
+    served: None, page: Page, site: str, notebook: Path, here: Pieces
+) -> None:
     cells = live_cells(notebook)
     page.goto(f"{site}/book/{notebook.parent.name}/{notebook.stem}.html")
     drawn = [cell(page, number).evaluate(FIGURES) for number in range(1, len(cells) + 1)]
@@ -419,33 +465,34 @@ def test_live_cells_give_what_the_book_stores(
     expect(last.get_by_role("status")).to_contain_text(
         f", after {len(cells) - 1} cell", timeout=STARTS
     )
+    assert any(drawn)
     for number, (stored, figures, out) in enumerate(zip(cells, drawn, here, strict=True), start=1):
         output = cell(page, number).locator(".cell_output")
         printed = "".join(output.locator(".output pre").all_text_contents())
-        expected = "".join(text for kind, text in out if kind != "figure")
-        assert without_rounding(printed) == without_rounding(expected), stored.source
-        assert len(figures) == stored_figures(stored)
+        assert without_rounding(printed) == text_of(out), stored.source
         if "nbval-ignore-output" in stored.metadata.tags:  # of other data than the book's
-            figures = [words(text) for kind, text in out if kind == "figure"]
-        else:
-            # The page has no torch: autograd, a witness of the backward pass, is not heard.
-            expected = re.sub(r"   autograd \S+", "", stored_text(stored))
-            assert without_rounding(printed) == without_rounding(expected), stored.source
+            figures = figures_of(out)
         assert cell(page, number).evaluate(FIGURES) == figures, stored.source
 
 
 @pytest.fixture
-def here(
-    notebook: Path, fresh: None, monkeypatch: pytest.MonkeyPatch
-) -> list[list[tuple[str, str]]]:
+def here(notebook: Path, fresh: None, monkeypatch: pytest.MonkeyPatch) -> Pieces:
     """What the live cells of a chapter give outside the page, with the page's data."""
     monkeypatch.setenv("BNLIB_DATA", "embedded")
     sources = [cell.source for cell in live_cells(notebook)]
-    found: list[list[tuple[str, str]]] = [[] for _ in sources]
+    found: Pieces = [[] for _ in sources]
     with plt.rc_context({"backend": "module://bnlive.backend"}):
         for index in prepare(sources, len(sources) - 1, True):
             assert run(sources, index, lambda *piece: found[index].append(piece))  # noqa: B023
     return found
+
+
+def text_of(pieces: list[tuple[str, str]]) -> str:
+    return without_rounding("".join(text for kind, text in pieces if kind != "figure"))
+
+
+def figures_of(pieces: list[tuple[str, str]]) -> list[str]:
+    return [words(text) for kind, text in pieces if kind == "figure"]
 
 
 def words(figure: str) -> str:
