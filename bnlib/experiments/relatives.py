@@ -45,15 +45,15 @@ def train(
     optimizer = (torch.optim.Adam if kind == "rows" else torch.optim.SGD)(
         net.parameters(), lr=lr, **how
     )
-    data = {
-        name: (torch.from_numpy(x).to(device()), torch.from_numpy(labels).to(device()))
-        for name, (x, labels) in digits(0, 0).items()
-    }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each core has a run of its own; and sums in one order
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a run that diverges overflows
+            warnings.simplefilter("ignore")  # the arrays are read-only, and a run may overflow
+            data = {
+                name: (torch.from_numpy(x).to(device()), torch.from_numpy(labels).to(device()))
+                for name, (x, labels) in digits(0, 0).items()
+            }
             record = fit(
                 net,
                 data["all"],
