@@ -1,0 +1,77 @@
+"""The study of chapter "What else normalizes?": each norm in each network, at four batch sizes."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from bnlib.experiments.networks import device, digits
+
+STEPS = {2: 1500, 8: 800, 64: 300, 512: 150}  # of training, for each batch size
+
+
+def train(
+    *, kind: Any, norm: Any, batch_size: int, lr: float, seed: int, steps: int, every: int
+) -> dict[str, np.ndarray]:
+    """One run on MNIST: SGD with a momentum of 0.9, or Adam for the Transformer.
+
+    The rate falls by a factor of 10 over the run, steadily. The gradient is not clipped.
+
+    Args:
+        kind: which network, as in `bnlib.torch.networks.network`.
+        norm: how it is normalized, likewise.
+        batch_size: examples in a mini-batch.
+        lr: the learning rate at the start.
+        seed: of the weights and of the order of images.
+        steps: number of mini-batches.
+        every: steps between evaluations.
+
+    Returns:
+        The curve, as of `bnlib.experiments.train`.
+
+    Raises:
+        ValueError: kind or norm is not known.
+    """
+    import torch
+
+    from bnlib import optim
+    from bnlib.torch.networks import network
+    from bnlib.torch.training import fit
+
+    net = network(kind, norm, seed=seed).to(device())
+    how: dict[str, Any] = {} if kind == "rows" else {"momentum": 0.9}
+    optimizer = (torch.optim.Adam if kind == "rows" else torch.optim.SGD)(
+        net.parameters(), lr=lr, **how
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # each core has a run of its own; and sums in one order
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the arrays are read-only, and a run may overflow
+            data = {
+                name: (torch.from_numpy(x).to(device()), torch.from_numpy(labels).to(device()))
+                for name, (x, labels) in digits(0, 0).items()
+            }
+            record = fit(
+                net,
+                data["all"],
+                data["test"],
+                optimizer,
+                steps=steps,
+                batch_size=batch_size,
+                seed=seed,
+                evaluate_every=every,
+                schedule=optim.exponential_decay(lr, every=steps, factor=0.1),
+                others={name: data[name] for name in ("train", "validation")},
+            )
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "step": record.steps,
+        "loss": record.train_loss,
+        "train": record.accuracies["train"],
+        "validation": record.accuracies["validation"],
+        "test": record.test_accuracy,
+    }
