@@ -295,7 +295,8 @@ class _Watched:
             if self._steps:
                 steps = np.array([seen[i] for seen in self._steps])
                 gradient, turn = np.sqrt(steps[:, [0, 2]].mean(axis=0))
-                cosine = np.nanmean(steps[:, 1])
+                pairs = steps[np.isfinite(steps[:, 1]), 1]  # the first gradient has none before it
+                cosine = pairs.mean() if pairs.size else np.nan
             else:
                 gradient = turn = cosine = np.nan
             far = self._angle(here[i], self._there[i]) if self._steps else np.nan
@@ -349,7 +350,7 @@ STUDIES = {
             _grid(lr=0.5, weight_decay=0.008),
             _grid(lr=2.0, weight_decay=0.002, seed=(range(5), range(0))),
             _grid(weight_decay=0.001, seed=(range(5), range(0))),
-            _grid(net="CNN", lr=0.2, weight_decay=0.02, steps=(400, 200), every=50),
+            _grid(net="CNN", lr=0.2, weight_decay=0.02, gain=0.3, steps=(300, 150), every=50),
             # From lengths that are too short or too long; without decay; with a rate that falls.
             _grid(gain=[0.125, 2.0], every=50),
             _grid(weight_decay=0.0, gain=0.1, every=50),
