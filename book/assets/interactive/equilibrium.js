@@ -37,7 +37,7 @@ bn.figure("equilibrium", (figure) => {
   const STARTS = [0.5, 1, 2, 4, 8];
   let [lr, decay, momentum, start] = [0.1, 0.01, 0, 4];
   const PANELS = [
-    { name: "length", title: "length ‖w‖", range: [0.3, 10], ticks: [0.3, 1, 3, 10] },
+    { name: "length", title: "length ‖w‖", range: [0.3, 20], ticks: [0.3, 1, 3, 10] },
     { name: "turn", title: "turn of a step (degrees)", range: [0.01, 60], ticks: [0.01, 0.1, 1, 10] },
     { name: "rate", title: "effective rate η/((1 − μ)‖w‖²)", range: [0.0001, 3], ticks: [0.001, 0.01, 0.1, 1] },
   ];
