@@ -337,6 +337,7 @@ def _grid(**changes: Any) -> dict[str, Any]:
     return arguments | changes
 
 
+_FULL_ONLY = SEEDS[0], range(0)
 _ADAM = {"lr": 0.003, "momentum": 0.9, "gain": 0.25, "rest_lr": 0.001}
 _MOMENTUM = {"lr": 0.1, "momentum": 0.9}
 _DRAWN = {"labels": "drawn", "rest_lr": 0.0}
@@ -348,17 +349,17 @@ STUDIES = {
             # ηλ = 0.004 in three ways, and 0.001.
             _grid(),
             _grid(lr=0.5, weight_decay=0.008),
-            _grid(lr=2.0, weight_decay=0.002, seed=(range(5), range(0))),
-            _grid(weight_decay=0.001, seed=(range(5), range(0))),
+            _grid(lr=2.0, weight_decay=0.002, seed=_FULL_ONLY),
+            _grid(weight_decay=0.001, seed=_FULL_ONLY),
             _grid(net="CNN", lr=0.2, weight_decay=0.02, gain=0.3, steps=(300, 150), every=50),
             # From lengths that are too short or too long; without decay; with a rate that falls.
-            _grid(gain=[0.125, 2.0], every=50),
-            _grid(weight_decay=0.0, gain=0.1, every=50),
+            _grid(gain=[0.125, 2.0], every=(50, 100)),
+            _grid(weight_decay=0.0, gain=0.1, every=50, seed=_FULL_ONLY),
             _grid(weight_decay=0.008, fall_at=(300, 150), steps=(1000, 400), every=50),
             # Momentum, and labels that make gradients independent.
             _grid(**_MOMENTUM),
             _grid(**_DRAWN),
-            _grid(**_DRAWN, **_MOMENTUM),
+            _grid(**_DRAWN, **_MOMENTUM, seed=_FULL_ONLY),
             _grid(**_ADAM, rule="AdamW", weight_decay=1.3),
             _grid(**_ADAM, rule="Adam", weight_decay=0.004),
             # Decay of γ and β, and none at all.
