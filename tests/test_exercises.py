@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 from answers import idea, mnist, relatives, speed
+from answers import idea, mnist, scale, speed
 from conftest import ROOT
 
 from bnlib import exercises
@@ -76,6 +77,7 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
 
 
 ANSWERS = idea.ANSWERS | mnist.ANSWERS | speed.ANSWERS | relatives.ANSWERS
+ANSWERS = idea.ANSWERS | mnist.ANSWERS | scale.ANSWERS | speed.ANSWERS
 TRIED = [
     (name, kind, words) for name in ANSWERS for kind, of in ANSWERS[name].items() for words in of
 ]

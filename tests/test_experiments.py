@@ -10,6 +10,7 @@ import torch
 
 import bnlib
 from bnlib import experiments, mnist, nn, sweep
+from bnlib.experiments.scale import watch
 
 TINY = {"depth": 2, "batch_norm": True, "lr": 0.1, "seed": 0, "steps": 30, "every": 15}
 
@@ -159,6 +160,97 @@ def test_bad_input(embedded, change, message):
         experiments.train(**{**TINY, **change})
 
 
+# Following lengths and turns
+
+WATCHED = {
+    "net": "MLP",
+    "rule": "SGD",
+    "lr": 1.0,
+    "weight_decay": 0.004,
+    "momentum": 0.0,
+    "gain": 0.5,
+    "labels": "true",
+    "rest_lr": 0.1,
+    "affine_decay": 0.0,
+    "fall_at": 0,
+    "seed": 0,
+    "steps": 12,
+    "every": 4,
+}
+
+
+@pytest.mark.parametrize("net", ["MLP", "CNN"])
+def test_a_watched_run_is_a_curve_and_repeats(embedded, net):
+    curve = watch(**WATCHED | {"net": net})
+    assert list(curve)[:5] == ["step", "loss", "train", "validation", "test"]
+    assert len(curve) == 5 + 3 * 6 and {len(column) for column in curve.values()} == {4}
+    again = watch(**WATCHED | {"net": net})
+    rtol = 0 if experiments.device() == "cpu" else 0.05
+    for name, column in curve.items():
+        np.testing.assert_allclose(column, again[name], rtol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("net", ["MLP", "CNN"])
+def test_lengths_and_turns_are_those_of_perpendicular_steps(embedded, net):
+    """From one step to the next: Pythagoras, and the angle of the right triangle."""
+    curve = watch(**WATCHED | {"net": net, "every": 1, "lr": 0.2})
+    for layer in 1, 2, 3:
+        length, gradient, turn, far = (
+            curve[f"{name}_{layer}"] for name in ("length", "gradient", "turn", "far")
+        )
+        kept, across = 0.9992 * length[:-1], 0.2 * gradient[1:] / length[:-1]
+        np.testing.assert_allclose(length[1:], np.hypot(kept, across), rtol=2e-3)
+        np.testing.assert_allclose(turn[1:], np.arctan2(across, kept), rtol=2e-2)
+        np.testing.assert_allclose(far, turn)
+
+
+def test_without_a_rate_nothing_turns(embedded):
+    curve = watch(**WATCHED | {"lr": 0.0, "rest_lr": 0.0})
+    assert curve["length_1"][-1] == curve["length_1"][0]
+    assert curve["turn_2"][-1] == curve["far_2"][-1] == 0
+    assert curve["affine_3"][0] == curve["affine_3"][-1] == 10  # 100 times γ = 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rule": "Adam", "lr": 0.003},
+        {"rule": "AdamW", "lr": 0.003},
+        {"weight_decay": 0.1},
+        {"momentum": 0.5},
+        {"gain": 1.0},
+        {"labels": "drawn"},
+        {"rest_lr": 0.0},
+        {"affine_decay": 1.0},
+        {"fall_at": 5},
+        {"seed": 1},
+    ],
+)
+def test_every_argument_of_a_watched_run_has_an_effect(embedded, change):
+    assert watch(**WATCHED | change)["loss"][-1] != watch(**WATCHED)["loss"][-1]
+
+
+def test_adam_and_adamw_differ_by_their_decay(embedded):
+    how = WATCHED | {"lr": 0.003, "momentum": 0.9}
+    a, b = (watch(**how | {"rule": rule, "weight_decay": 1.0}) for rule in ("Adam", "AdamW"))
+    assert a["length_2"][-1] != b["length_2"][-1]
+    a, b = (watch(**how | {"rule": rule, "weight_decay": 0.0}) for rule in ("Adam", "AdamW"))
+    assert a["length_2"][-1] == b["length_2"][-1]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"net": "RNN"}, "net is 'RNN'; expected one of MLP, CNN"),
+        ({"rule": "Lion"}, "rule is 'Lion'; expected one of SGD, AdamW, Adam"),
+        ({"labels": "none"}, "labels is 'none'; expected one of true, drawn"),
+    ],
+)
+def test_bad_input_of_a_watched_run(change, message):
+    with pytest.raises(ValueError, match=message):
+        watch(**WATCHED | change)
+
+
 def test_an_unknown_study():
     with pytest.raises(ValueError, match="name is 'x'; expected one of learning-rate"):
         experiments.points("x", full=True)
@@ -242,7 +334,7 @@ def test_points_are_different_and_both_arms_have_the_same(name, full):
     assert {point["seed"] for point in points} == set(
         range(5 if full else 2 + (name == "accelerated"))
     )
-    if name != "accelerated":  # which has rows, not a search for both
+    if name != "accelerated" and "batch_norm" in points[0]:  # that one has rows, not a search
         arms = [
             [{**point, "batch_norm": None} for point in points if point["batch_norm"] is bn]
             for bn in (False, True)
@@ -283,14 +375,13 @@ def test_recorded_runs_come_out_again(name):
     record, points = sweep.load(name), experiments.points(name, full=True)
     learned = np.flatnonzero(experiments.runs(record)["outcome"] == "learned")
     starts = np.flatnonzero(record["step"] == 0)
-    cheap = [i for i in learned if points[i]["steps"] <= 4000 and points[i]["depth"] <= 6]
+    cheap = [i for i in learned if points[i]["steps"] <= 4000 and points[i].get("depth", 3) <= 6]
     for i in np.random.default_rng(7).choice(cheap, 1):
         point, count = points[i], points[i]["steps"] // points[i]["every"] // 4 + 1
-        share = (count - 1) * point["every"] / point["steps"]
-        decades = share * point.get("decades", 0.0)  # the rate falls as in the whole run
-        again = experiments.train(
-            **point | {"steps": (count - 1) * point["every"], "decades": decades}
-        )
+        shorter = {"steps": (count - 1) * point["every"]}
+        if "decades" in point:  # the rate falls as in the whole run
+            shorter["decades"] = shorter["steps"] / point["steps"] * point["decades"]
+        again = experiments.STUDIES[name].run(**point | shorter)
         recorded = record[starts[i] : starts[i] + count]
         np.testing.assert_array_equal(again["step"], recorded["step"])
         np.testing.assert_allclose(again["loss"][1:3], recorded["loss"][1:3], rtol=0.02)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnlib import mnist, sweep
 from bnlib._messages import short
-from bnlib.experiments import part_two
+from bnlib.experiments import part_two, scale
 from bnlib.experiments.networks import cnn, device, digits, mlp
 from bnlib.experiments.part_two import BASE_RATE, train
 from bnlib.experiments.tables import Study, best_of, describe, interval, runs, steps_to
@@ -43,7 +43,7 @@ __all__ = [
 #: The studies by name.
 #:
 #: :meta hide-value:
-STUDIES: dict[str, Study] = {**part_two.STUDIES}
+STUDIES: dict[str, Study] = {**part_two.STUDIES, **scale.STUDIES}
 
 
 def context() -> dict[str, str]:
@@ -60,8 +60,8 @@ def study(name: str, *, full: bool) -> DataFrame:
         full: whether to load the record of the full profile, or to make the runs of the quick one.
 
     Returns:
-        A table with a row for each evaluation of each run: the arguments of `train`, then its
-        curve, then the `context`.
+        A table with a row for each evaluation of each run: the arguments of the study's `run`,
+        then its curve, then the `context`.
     """
     if full:
         return sweep.load(name)
@@ -69,7 +69,7 @@ def study(name: str, *, full: bool) -> DataFrame:
 
 
 def points(name: str, *, full: bool) -> list[dict[str, Any]]:
-    """The runs of a study, each as the arguments of `train`.
+    """The runs of a study, each as the arguments of its `run`.
 
     Args:
         name: one of `STUDIES`.

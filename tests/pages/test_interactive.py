@@ -379,6 +379,39 @@ def test_rates_shows_the_recorded_runs(figure: Open) -> None:
         assert recorded.index[-1] == steps[-1] and bool(lost) != np.isfinite(run["loss"].iloc[-1])
 
 
+def expected_squares(lr: float, decay: float, mu: float, start: float, steps: int) -> np.ndarray:
+    """E‖w‖² and the turn of each step, from the matrix of second moments of w and v."""
+    moments, found = np.array([[start**2, 0.0], [0.0, 0.0]]), []
+    v_and_w = np.array([[1 - lr * decay, -lr * mu], [decay, mu]])  # of (w, v), without gradients
+    for _ in range(steps):
+        gradient = np.outer([-lr, 1], [-lr, 1]) / moments[0, 0]
+        step = np.array([decay, mu]) @ moments @ np.array([decay, mu]) + 1 / moments[0, 0]
+        along = np.array([decay, mu]) @ moments[:, 0] / moments[0, 0]
+        across = np.sqrt(step - along**2 * moments[0, 0])
+        angle = np.arctan2(lr * across, (1 - lr * along) * np.sqrt(moments[0, 0]))
+        moments = v_and_w @ moments @ v_and_w.T + gradient
+        found.append([np.sqrt(moments[0, 0]), np.degrees(angle)])
+    return np.array(found)
+
+
+def test_equilibrium_goes_to_its_lines(figure: Open) -> None:
+    shown = figure("why/scale", "equilibrium")
+    for given in (0.1, 0.01, 0.0, 4.0, 300), (0.02, 0.05, 0.9, 0.5, 300):
+        ours = arithmetic(shown, "equilibrium", *given)
+        length, turn = expected_squares(*given).T
+        assert np.allclose(ours["length"][1:], length, rtol=1e-9)
+        assert np.allclose(ours["turn"], turn, rtol=1e-9)
+    press(shown.get_by_role("slider", name="Rate η"), "ArrowLeft")  # from 0.1 to 0.05
+    press(shown.get_by_role("slider", name="Decay λ"), "ArrowRight")  # from 0.01 to 0.02
+    press(shown.get_by_label("0", exact=True), "ArrowRight", 2)  # momentum 0.9
+    length, turn = expected_squares(0.05, 0.02, 0.9, 4.0, 2000)[-1]
+    ends = (0.05 / 0.04 / 0.1) ** 0.25, np.degrees(np.sqrt(0.002 / 1.9)), np.sqrt(0.02)
+    shows = [numbers(number(shown, name)) for name in ("length", "turn", "rate")]
+    assert np.allclose(shows, np.transpose([[length, turn, 0.5 / length**2], ends]), rtol=5e-3)
+    assert number(shown, "relaxation") == "25 steps"
+    expect(shown.get_by_role("status")).to_contain_text("After 2,000 steps: length")
+
+
 def test_roofline_shows_the_bounds_of_the_chapter(figure: Open) -> None:
     notebook = nbformat.read(ROOT / "book" / "speed" / "gpu.ipynb", 4)
     printed = "".join(
