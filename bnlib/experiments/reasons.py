@@ -17,7 +17,6 @@ from bnlib.experiments.tables import SEEDS, Study
 if TYPE_CHECKING:
     import torch
 
-NOISE = 0.5  # n of bnlib.torch.networks.Shake
 LARGEST_GRADIENT = 1.0  # the length to which a longer one is cut
 WARM_UP = 100  # steps in which the rate rises from 0
 ADAM = 0.01  # its rate, as a multiple of that of SGD
@@ -28,16 +27,16 @@ ADAM = 0.01  # its rate, as a multiple of that of SGD
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "BatchNorm": {"batch_norm": True},
-    "BatchNorm, noise": {"batch_norm": True, "shake": NOISE},
-    "plain, noise": {"shake": NOISE},
+    "BatchNorm, noise 0.2": {"batch_norm": True, "shake": 0.2},
+    "BatchNorm, noise 0.5": {"batch_norm": True, "shake": 0.5},
+    "plain, noise 0.2": {"shake": 0.2},
+    "plain, noise 0.5": {"shake": 0.5},
     "first weights": {"first_weights": True},
     "clipping": {"clip": True},
     "warm-up": {"warm_up": True},
     "Adam": {"adam": True},
     "BatchNorm, Adam": {"batch_norm": True, "adam": True},
-    "skip": {"skip": True},
     "skip from 0": {"skip": True, "scale": 0.0},
-    "BatchNorm, skip": {"batch_norm": True, "skip": True},
     "γ and β": {"batch_norm": True, "trained": "γ and β"},
     "last layer": {"batch_norm": True, "trained": "last layer"},
     "any weights": {"batch_norm": True, "trained": "any weights"},
@@ -203,9 +202,9 @@ def _masks(
 
     if trained == "all":
         return {}
-    affine = {p for layer in net[:-1] for p in layer.norm.parameters()}
+    affine = {p for name, p in net.named_parameters() if ".norm." in name}
+    weights = [p for p in net.parameters() if p.ndim == 2]
     count = sum(p.numel() for p in affine)
-    weights = [layer.linear.weight for layer in net[:-1]] + [net[-1].weight]
     chosen = {"γ and β": [], "last layer": weights[-1:], "any weights": weights}[trained]
     total = sum(p.numel() for p in chosen)
     drawn = np.zeros(total, np.float32)
@@ -277,7 +276,7 @@ class _Survey:
 
 
 _REMEDIES = ["first weights", "clipping", "warm-up", "Adam"]
-_NOISE = ["BatchNorm, noise", "plain, noise"]
+_NOISE = [f"{net}, noise {size}" for size in (0.2, 0.5) for net in ("BatchNorm", "plain")]
 _ALL = {"seed": SEEDS, "steps": (500, 200), "every": (500, 200)}
 
 STUDIES = {
@@ -288,7 +287,7 @@ STUDIES = {
             {
                 "arm": (
                     ["plain", "BatchNorm", *_REMEDIES, "BatchNorm, Adam", *_NOISE],
-                    ["plain", "BatchNorm", "first weights", "Adam", *_NOISE],
+                    ["plain", "BatchNorm", "first weights", "Adam", *_NOISE[:2]],
                 ),
                 "depth": 3,
                 "lr": ([0.03, 0.1, 0.3, 1.0], [0.1, 0.3]),
@@ -318,7 +317,7 @@ STUDIES = {
         survey,
         [
             {
-                "arm": ["plain", "BatchNorm", "BatchNorm, noise"],
+                "arm": ["plain", "BatchNorm", "BatchNorm, noise 0.2"],
                 "depth": 3,
                 "lr": ([0.1, 0.3, 1.0], [0.1, 0.3]),
                 "seed": SEEDS,

@@ -48,7 +48,7 @@ def gradient(net: nn.Module, x: Tensor, labels: Tensor) -> tuple[float, Vector]:
 def move(net: nn.Module, direction: Vector, by: float) -> None:
     """Add a multiple of a vector to the parameters, in place."""
     for p, d in zip(net.parameters(), direction, strict=True):
-        p += by * d
+        p.add_(d, alpha=by)
 
 
 class Path(NamedTuple):
@@ -102,8 +102,7 @@ def hessian_times(net: nn.Module, x: Tensor, labels: Tensor, v: Vector) -> Vecto
     """The product of the loss's Hessian with a vector, by a second backward pass."""
     parameters = tuple(net.parameters())
     g = torch.autograd.grad(loss_of(net, x, labels), parameters, create_graph=True)
-    product = sum((a * b).sum() for a, b in zip(g, v, strict=True))
-    return torch.autograd.grad(product, parameters)
+    return torch.autograd.grad(g, parameters, grad_outputs=v)
 
 
 def largest_eigenvalue(

@@ -152,7 +152,6 @@ def set_first_weights(net: nn.Sequential, x: Tensor) -> None:
             raise ValueError("net has BatchNorm; expected one without")
         h = layer.linear(x)
         mean, std = h.mean(0), h.std(0, correction=0).clamp(min=1e-6)
-        layer.linear.weight /= std[:, None]
-        layer.linear.bias -= mean
-        layer.linear.bias /= std
+        layer.linear.weight.copy_(layer.linear.weight / std[:, None])
+        layer.linear.bias.copy_((layer.linear.bias - mean) / std)
         x = layer(x)
