@@ -45,6 +45,13 @@ def test_noise_is_new_at_each_step_common_to_all_and_off_at_inference():
     assert Shake(0.0, np.random.default_rng(0))(x) is x
 
 
+def test_noise_is_a_scale_and_a_shift():
+    x = torch.randn(6, 5)
+    ln_s, b = np.random.default_rng(3).normal(0, 0.5, (2, 5))
+    expected = torch.tensor(np.exp(ln_s)) * x + torch.tensor(b)
+    torch.testing.assert_close(Shake(0.5, np.random.default_rng(3))(x), expected.float())
+
+
 def test_the_scale_of_the_noise_is_log_normal():
     both = [Shake(0.5, np.random.default_rng(0))(v * torch.ones(1, 5000)) for v in (1.0, 0.0)]
     logs = torch.log(both[0] - both[1])  # the same draws

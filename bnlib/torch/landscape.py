@@ -79,7 +79,7 @@ def along_gradient(
     Returns:
         The loss at the start, and the `Path`.
 
-    Source: {cite:t}`santurkar2018`, section 3.1.
+    Source: Santurkar et al. 2018, section 3.1.
     """
     net = copy.deepcopy(net)
     start = [p.detach().clone() for p in net.parameters()]
@@ -143,7 +143,7 @@ def batch_sharpness(net: nn.Module, x: Tensor, labels: Tensor) -> float:
         x: a mini-batch, (m, 784).
         labels: (m,).
 
-    Source: {cite:t}`andreyev2024`, who average it over mini-batches.
+    Source: Andreyev and Beneventano 2024, who average it over mini-batches.
     """
     _, g = gradient(net, x, labels)
     return dot(g, hessian_times(net, x, labels, g)) / max(dot(g, g), 1e-30)
@@ -177,7 +177,7 @@ def shift(net: nn.Sequential, x: Tensor, labels: Tensor, lr: float) -> Shift:
     Raises:
         ValueError: net has fewer than two hidden layers.
 
-    Source: {cite:t}`santurkar2018`, section 2.2, for the change of gradients.
+    Source: Santurkar et al. 2018, section 2.2, for the change of gradients.
     """
     hidden = [i for i, layer in enumerate(net) if isinstance(layer, Hidden)]
     if len(hidden) < 2:

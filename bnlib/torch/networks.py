@@ -22,7 +22,7 @@ class Shake(nn.Module):
         size: n, without a unit; 0 leaves x as it is.
         rng: draws s and b.
 
-    Source: after {cite:t}`santurkar2018`, who draw other distributions, and for each example.
+    Source: after Santurkar et al. 2018, section 2.1, who draw other distributions, and for each example.
     """
 
     def __init__(self, size: float, rng: np.random.Generator) -> None:
@@ -142,7 +142,7 @@ def set_first_weights(net: nn.Sequential, x: Tensor) -> None:
     Raises:
         ValueError: net has BatchNorm.
 
-    Source: {cite:t}`mishkin2016`, who scale each layer by one factor and begin with orthogonal
+    Source: Mishkin and Matas 2016, who scale each layer by one factor and begin with orthogonal
     weights.
     """
     for layer in net:
