@@ -308,7 +308,7 @@ def test_a_loop_that_prints_does_not_flood_the_page() -> None:
 
 @pytest.mark.parametrize(
     "notebook",
-    [path for path in notebooks.chapters() if path.parent.name in ("mnist", "speed")],
+    [path for path in notebooks.chapters() if path.parent.name in ("mnist", "speed", "why")],
     ids=lambda path: path.stem,
 )
 def test_the_stubs_need_numpy_alone(notebook: Path) -> None:
