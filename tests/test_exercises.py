@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from answers import idea, mnist, relatives, speed
 from answers import idea, mnist, scale, speed
+from answers import idea, mnist, reasons, speed
 from conftest import ROOT
 
 from bnlib import exercises
@@ -78,6 +79,7 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
 
 ANSWERS = idea.ANSWERS | mnist.ANSWERS | speed.ANSWERS | relatives.ANSWERS
 ANSWERS = idea.ANSWERS | mnist.ANSWERS | scale.ANSWERS | speed.ANSWERS
+ANSWERS = idea.ANSWERS | mnist.ANSWERS | speed.ANSWERS | reasons.ANSWERS
 TRIED = [
     (name, kind, words) for name in ANSWERS for kind, of in ANSWERS[name].items() for words in of
 ]

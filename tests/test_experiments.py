@@ -334,12 +334,21 @@ def test_points_are_different_and_both_arms_have_the_same(name, full):
     assert {point["seed"] for point in points} == set(
         range(5 if full else 2 + (name == "accelerated"))
     )
-    if name != "accelerated" and "batch_norm" in points[0]:  # that one has rows, not a search
-        arms = [
-            [{**point, "batch_norm": None} for point in points if point["batch_norm"] is bn]
-            for bn in (False, True)
-        ]
-        assert arms[0] == arms[1] and arms[0]
+    if name in ("accelerated", "scale"):  # which have rows, not a search for both
+        return
+    arm = "arm" if "arm" in points[0] else "batch_norm"
+    searches = {}
+    for point in points:
+        searches.setdefault(point[arm], {}).setdefault(point["depth"], []).append(
+            {**point, arm: None}
+        )
+    if arm == "arm":  # what trains a part of the network has rates of its own
+        alone = [searches.pop(part, None) for part in ("γ and β", "last layer", "any weights")]
+        assert alone[0] == alone[1] == alone[2]
+    searched = [each for arm in searches.values() for each in arm.items()]
+    for depth in {depth for depth, _ in searched}:
+        one, *others = [search for at, search in searched if at == depth]
+        assert others and all(other == one for other in others)
 
 
 def test_the_sweep_of_rates_is_what_the_book_promises():
@@ -377,11 +386,13 @@ def test_recorded_runs_come_out_again(name):
     starts = np.flatnonzero(record["step"] == 0)
     cheap = [i for i in learned if points[i]["steps"] <= 4000 and points[i].get("depth", 3) <= 6]
     for i in np.random.default_rng(7).choice(cheap, 1):
-        point, count = points[i], points[i]["steps"] // points[i]["every"] // 4 + 1
-        shorter = {"steps": (count - 1) * point["every"]}
-        if "decades" in point:  # the rate falls as in the whole run
-            shorter["decades"] = shorter["steps"] / point["steps"] * point["decades"]
-        again = experiments.STUDIES[name].run(**point | shorter)
+        point, count = points[i], max(2, points[i]["steps"] // points[i]["every"] // 4 + 1)
+        share = (count - 1) * point["every"] / point["steps"]
+        decades = share * point.get("decades", 0.0)  # the rate falls as in the whole run
+        fall = {"decades": decades} if "decades" in point else {}
+        again = experiments.STUDIES[name].run(
+            **point | {"steps": (count - 1) * point["every"]} | fall
+        )
         recorded = record[starts[i] : starts[i] + count]
         np.testing.assert_array_equal(again["step"], recorded["step"])
         np.testing.assert_allclose(again["loss"][1:3], recorded["loss"][1:3], rtol=0.02)

@@ -1,4 +1,4 @@
-"""bnlib.torch.norms and networks: against the NumPy layers, torch's own, and bad input."""
+"""bnlib.torch.norms and relatives: against the NumPy layers, torch's own, and bad input."""
 
 from typing import get_args
 
@@ -8,7 +8,7 @@ import torch
 
 from bnlib import nn, norms
 from bnlib.torch import BatchNorm1d
-from bnlib.torch.networks import Kind, Norm, network
+from bnlib.torch.relatives import Kind, Norm, network
 from bnlib.torch.norms import BatchRenorm, DynamicTanh, GhostBatchNorm, standardize_weight
 
 PAIRS = {  # our layer for torch, and that for NumPy

@@ -20,6 +20,7 @@ few lines above its right answer, which edits of its source turn into typical mi
 
 from bnlib.exercises import idea, mnist, relatives, speed  # noqa: F401  (they register their exercises)
 from bnlib.exercises import idea, mnist, scale, speed  # noqa: F401  (they register their exercises)
+from bnlib.exercises import idea, mnist, reasons, speed  # noqa: F401  (they register theirs)
 from bnlib.exercises.judge import Exercise, check, exercise, find_problem, names, register, verify
 
 __all__ = ["Exercise", "check", "exercise", "find_problem", "names", "register", "verify"]

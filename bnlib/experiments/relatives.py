@@ -20,7 +20,7 @@ def train(
     The rate falls by a factor of 10 over the run, steadily. The gradient is not clipped.
 
     Args:
-        kind: which network, as in `bnlib.torch.networks.network`.
+        kind: which network, as in `bnlib.torch.relatives.network`.
         norm: how it is normalized, likewise.
         batch_size: examples in a mini-batch.
         lr: the learning rate at the start.
@@ -37,7 +37,7 @@ def train(
     import torch
 
     from bnlib import optim
-    from bnlib.torch.networks import network
+    from bnlib.torch.relatives import network
     from bnlib.torch.training import fit
 
     net = network(kind, norm, seed=seed).to(device())

@@ -1,205 +1,157 @@
-"""Four small networks for MNIST whose layers are normalized in one of many ways."""
+"""The MLP with which the book asks why BatchNorm works, with what may stand in its place.
 
-import math
-from collections.abc import Callable
-from typing import Literal, get_args
+Its BatchNorm is torch's own layer, which is the faster one on mini-batches of 60 × 100 values; the
+chapter on convolutional networks shows that the two compute the same.
+"""
 
+from __future__ import annotations
+
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
-
-from bnlib._messages import short
-from bnlib.torch.modules import BatchNorm1d, BatchNorm2d
-from bnlib.torch.norms import BatchRenorm, DynamicTanh, standardize_weight
-
-Kind = Literal["MLP", "CNN", "residual", "rows"]
-Norm = Literal[
-    "none",
-    "batch",
-    "renorm",
-    "layer",
-    "group",
-    "instance",
-    "RMS",
-    "tanh",
-    "weight norm",
-    "standardized",
-]
-ROWS = 32  # features of a row in the Transformer
 
 
-def network(kind: Kind, norm: Norm, *, seed: int) -> nn.Module:
-    r"""A network whose layers are normalized in one way, with the same weights for all ways.
+class Shake(nn.Module):
+    r"""A new shift and a new scale for each unit at each step of training.
 
-    - MLP: 3 hidden layers of 100 ReLU units.
-    - CNN: 3 × 3 convolutions with ReLU, 8 channels of 14 × 14, then twice 16 of 7 × 7.
-    - residual: the CNN's first two, then 2 blocks x + norm(W · relu(norm(W · x))).
-    - rows: a Transformer that reads an image row by row, 32 features for each of 28 rows, with 2
-      blocks of attention (2 heads) and MLP.
+    .. math:: y = s x + b, \qquad \ln s \sim \mathcal N(0, n^2), \quad b \sim \mathcal N(0, n^2)
 
-    The last, linear layer reads all positions or rows: their mean would be the same for all images
-    behind an instance norm.
-
-    A norm follows each linear layer or convolution; in the Transformer it stands in front of
-    attention, MLP and the last layer, and "layer" and "RMS" normalize each row by itself. "weight
-    norm" and "standardized" are of the weights of the hidden layers. "group" has groups of 4
-    channels.
+    It is the identity at inference.
 
     Args:
-        kind: which network.
-        norm: how it is normalized.
-        seed: of the weights.
+        size: n, without a unit; 0 leaves x as it is.
+        rng: draws s and b.
+
+    Source: after Santurkar et al. 2018, section 2.1, who draw other distributions, and for each example.
+    """
+
+    def __init__(self, size: float, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.size, self.rng = size, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y, of the shape of `x`, (N, C)."""
+        if not self.training or self.size == 0:
+            return x
+        s, b = torch.from_numpy(self.rng.normal(0, self.size, (2, x.shape[1]))).to(x)
+        return torch.exp(s) * x + b
+
+
+class Hidden(nn.Module):
+    """A hidden layer: linear → BatchNorm → `Shake` → ReLU, and a skip around it all.
+
+    Args:
+        linear: the weights; with a bias where there is no BatchNorm.
+        norm: whether there is BatchNorm.
+        skip: whether the input is added to the output.
+        scale: the first value of a learned factor on what is added to the input; None for none.
+        shake: what stands behind BatchNorm.
+    """
+
+    def __init__(
+        self, linear: nn.Linear, *, norm: bool, skip: bool, scale: float | None, shake: Shake
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norm = nn.BatchNorm1d(linear.out_features) if norm else nn.Identity()
+        self.shake = shake
+        self.skip = skip
+        self.scale = None if scale is None else nn.Parameter(torch.tensor(scale))
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """What the ReLU gets, (N, C)."""
+        result: Tensor = self.shake(self.norm(self.linear(x)))
+        return result
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the next layer gets, (N, C)."""
+        h = torch.relu(self.inputs(x))
+        if self.scale is not None:
+            h = self.scale * h
+        return x + h if self.skip else h
+
+
+def relu_mlp(
+    depth: int,
+    *,
+    batch_norm: bool,
+    seed: int,
+    width: int = 100,
+    skip: bool = False,
+    scale: float | None = None,
+    shake: float = 0.0,
+) -> nn.Sequential:
+    r"""784 inputs, hidden layers of ReLUs, 10 outputs, with the first weights of He.
+
+    .. math:: \mathrm{std} = \sqrt{2 / \text{inputs}}
+
+    Args:
+        depth: number of hidden layers.
+        batch_norm: whether they have BatchNorm.
+        seed: of the weights, which are the same with and without it, and of the noise.
+        width: units of a hidden layer.
+        skip: whether each hidden layer but the first adds its input to its output.
+        scale: the first value of the learned factor on what such a layer adds; None for none.
+        shake: size of the noise behind BatchNorm, or in its place.
 
     Returns:
-        The network, for inputs of (N, 784).
+        The network, of float32, for inputs of (N, 784).
 
     Raises:
-        ValueError: kind or norm is not known, or it is "instance" in an MLP, where an instance of a
-            channel is a single value.
-
-    Source: chapter "What else normalizes?".
+        ValueError: depth is below 1, or scale is given without skip.
     """
-    for name, value, known in ("kind", kind, get_args(Kind)), ("norm", norm, get_args(Norm)):
-        if value not in known:
-            raise ValueError(f"{name} is {short(repr(value))}; expected one of {', '.join(known)}")
-    if (kind, norm) == ("MLP", "instance"):
-        raise ValueError("norm is 'instance'; expected another: a channel of an MLP is one value")
+    if depth < 1:
+        raise ValueError(f"depth is {depth}; expected 1 or more")
+    if scale is not None and not skip:
+        raise ValueError(f"scale is {scale} and skip is False; expected a skip for it to scale")
     drawn = torch.Generator().manual_seed(seed)
-    if kind == "rows":
-        return _Rows(norm, drawn)
-    if kind == "MLP":
-        hidden = [_hidden(nn.Linear(inputs, 100), norm, drawn) for inputs in (784, 100, 100)]
-        return nn.Sequential(*_with_relu(hidden), _last(100, drawn))
-    first = [_convolution(1, 8, 2, norm, drawn), _convolution(8, 16, 2, norm, drawn)]
-    layers = [nn.Unflatten(1, (1, 28, 28)), *_with_relu(first)]
-    if kind == "CNN":
-        layers += _with_relu([_convolution(16, 16, 1, norm, drawn)])
-    else:
-        layers += [_Residual(norm, drawn) for _ in range(2)]
-    return nn.Sequential(*layers, nn.Flatten(), _last(16 * 7 * 7, drawn))
+    noise = np.random.default_rng([seed, 3])
 
+    def linear(inputs: int, outputs: int, std: float, bias: bool) -> nn.Linear:
+        layer = nn.Linear(inputs, outputs, bias=bias)
+        nn.init.normal_(layer.weight, std=std, generator=drawn)
+        if bias:
+            nn.init.zeros_(layer.bias)
+        return layer
 
-def _weights(layer: nn.Linear | nn.Conv2d, gain: float, drawn: torch.Generator) -> None:
-    """Of mean 0 and variance gain / inputs, as He et al. have it with a gain of 2; biases of 0."""
-    std = math.sqrt(gain / layer.weight[0].numel())
-    nn.init.normal_(layer.weight, std=std, generator=drawn)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def _last(inputs: int, drawn: torch.Generator) -> nn.Linear:
-    layer = nn.Linear(inputs, 10)
-    _weights(layer, 1, drawn)
-    return layer
-
-
-def _hidden(layer: nn.Linear | nn.Conv2d, norm: Norm, drawn: torch.Generator) -> nn.Sequential:
-    """A layer and its norm, or with a norm of its weights."""
-    _weights(layer, 2, drawn)
-    if norm == "weight norm":
-        return nn.Sequential(weight_norm(layer))
-    if norm == "standardized":
-        return nn.Sequential(standardize_weight(layer))
-    return nn.Sequential(layer, _norm(norm, layer.weight.shape[0], layer.weight.ndim == 4))
-
-
-def _norm(norm: Norm, channels: int, images: bool) -> nn.Module:
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "none": nn.Identity,
-        "batch": lambda: (BatchNorm2d if images else BatchNorm1d)(channels),
-        "renorm": lambda: BatchRenorm(channels),
-        "layer": lambda: nn.GroupNorm(1, channels),
-        "group": lambda: nn.GroupNorm(channels // 4, channels),
-        "instance": lambda: nn.GroupNorm(channels, channels),
-        "RMS": lambda: _RMSNorm(channels),
-        "tanh": lambda: DynamicTanh(channels),
-    }
-    return makers[norm]()
-
-
-def _convolution(
-    inputs: int, outputs: int, stride: int, norm: Norm, drawn: torch.Generator
-) -> nn.Sequential:
-    return _hidden(nn.Conv2d(inputs, outputs, 3, padding=1, stride=stride), norm, drawn)
-
-
-def _with_relu(layers: list[nn.Sequential]) -> list[nn.Module]:
-    return [nn.Sequential(*layer, nn.ReLU()) for layer in layers]
-
-
-class _RMSNorm(nn.Module):
-    """The RMS norm of whole examples, (N, C) or (N, C, *spatial), with a gamma a channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x_hat = nn.functional.rms_norm(x, x.shape[1:], eps=1e-5)
-        return x_hat * self.weight.view(-1, *[1] * (x.ndim - 2))
-
-
-class _Residual(nn.Module):
-    """x + norm(W · relu(norm(W · x)))."""
-
-    def __init__(self, norm: Norm, drawn: torch.Generator) -> None:
-        super().__init__()
-        first, second = (_convolution(16, 16, 1, norm, drawn) for _ in range(2))
-        self.branch = nn.Sequential(*first, nn.ReLU(), *second)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.branch(x)
-        return y
-
-
-class _OfRows(nn.Module):
-    """A norm of (N, rows, features), the features being its channels."""
-
-    def __init__(self, norm: Norm) -> None:
-        super().__init__()
-        self.each = {"layer": nn.LayerNorm, "RMS": nn.RMSNorm}.get(norm)
-        if norm in ("weight norm", "standardized"):
-            norm = "none"
-        self.norm = self.each(ROWS) if self.each else _norm(norm, ROWS, images=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(x) if self.each else self.norm(x.mT).mT
-        return y
-
-
-class _Rows(nn.Module):
-    """The Transformer."""
-
-    def __init__(self, norm: Norm, drawn: torch.Generator) -> None:
-        super().__init__()
-
-        def linear(inputs: int, outputs: int) -> nn.Module:
-            layer = nn.Linear(inputs, outputs)
-            _weights(layer, 1, drawn)
-            if norm == "weight norm":
-                return weight_norm(layer)
-            return standardize_weight(layer) if norm == "standardized" else layer
-
-        self.first = linear(28, ROWS)
-        self.place = nn.Parameter(0.02 * torch.randn(28, ROWS, generator=drawn))
-        self.norms = nn.ModuleList(_OfRows(norm) for _ in range(5))
-        self.mixes = nn.ModuleList(linear(ROWS, 3 * ROWS) for _ in range(2))
-        self.joins = nn.ModuleList(linear(ROWS, ROWS) for _ in range(2))
-        self.mlps = nn.ModuleList(
-            nn.Sequential(linear(ROWS, 2 * ROWS), nn.ReLU(), linear(2 * ROWS, ROWS))
-            for _ in range(2)
+    sizes = [28 * 28, *[width] * depth]
+    layers: list[nn.Module] = [
+        Hidden(
+            linear(inputs, width, (2 / inputs) ** 0.5, not batch_norm),
+            norm=batch_norm,
+            skip=skip and i > 0,
+            scale=scale if i > 0 else None,
+            shake=Shake(shake, noise),
         )
-        self.last = _last(28 * ROWS, drawn)
+        for i, inputs in enumerate(sizes[:-1])
+    ]
+    return nn.Sequential(*layers, linear(width, 10, (2 / (width + 10)) ** 0.5, True))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x.view(-1, 28, 28)) + self.place
-        for i in range(2):
-            q, k, v = (
-                part.unflatten(2, (2, ROWS // 2)).transpose(1, 2)  # (N, heads, rows, features)
-                for part in self.mixes[i](self.norms[2 * i](x)).chunk(3, 2)
-            )
-            seen = nn.functional.scaled_dot_product_attention(q, k, v)
-            x = x + self.joins[i](seen.transpose(1, 2).flatten(2))
-            x = x + self.mlps[i](self.norms[2 * i + 1](x))
-        y: Tensor = self.last(self.norms[4](x).flatten(1))
-        return y
+
+@torch.no_grad()
+def set_first_weights(net: nn.Sequential, x: Tensor) -> None:
+    """Scale and shift the hidden layers, one after the other, by what they do to a mini-batch.
+
+    Each unit of a layer without BatchNorm gets weights and a bias with which its input of the ReLU
+    has mean 0 and variance 1 over the mini-batch.
+
+    Args:
+        net: as `relu_mlp` makes it, without BatchNorm.
+        x: the mini-batch, (N, 784).
+
+    Raises:
+        ValueError: net has BatchNorm.
+
+    Source: Mishkin and Matas 2016, who scale each layer by one factor and begin with orthogonal
+    weights.
+    """
+    for layer in net:
+        if not isinstance(layer, Hidden):
+            continue
+        if layer.linear.bias is None:
+            raise ValueError("net has BatchNorm; expected one without")
+        h = layer.linear(x)
+        mean, std = h.mean(0), h.std(0, correction=0).clamp(min=1e-6)
+        layer.linear.weight.copy_(layer.linear.weight / std[:, None])
+        layer.linear.bias.copy_((layer.linear.bias - mean) / std)
+        x = layer(x)
