@@ -11,9 +11,7 @@ import time
 import nbformat
 import numpy as np
 import pytest
-from answers import idea, mnist, relatives, speed
-from answers import idea, mnist, scale, speed
-from answers import idea, mnist, reasons, speed
+from answers import idea, mnist, reasons, relatives, scale, small, speed
 from conftest import ROOT
 
 from bnlib import exercises
@@ -77,9 +75,11 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
     assert sum(call in solution for solution in SOLUTIONS) == 1
 
 
-ANSWERS = idea.ANSWERS | mnist.ANSWERS | speed.ANSWERS | relatives.ANSWERS
-ANSWERS = idea.ANSWERS | mnist.ANSWERS | scale.ANSWERS | speed.ANSWERS
-ANSWERS = idea.ANSWERS | mnist.ANSWERS | speed.ANSWERS | reasons.ANSWERS
+ANSWERS = {
+    name: answers
+    for module in (idea, mnist, reasons, relatives, scale, small, speed)
+    for name, answers in module.ANSWERS.items()
+}
 TRIED = [
     (name, kind, words) for name in ANSWERS for kind, of in ANSWERS[name].items() for words in of
 ]

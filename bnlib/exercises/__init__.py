@@ -18,9 +18,15 @@ few lines above its right answer, which edits of its source turn into typical mi
     check("center", lambda x: x - x.mean())
 """
 
-from bnlib.exercises import idea, mnist, relatives, speed  # noqa: F401  (they register their exercises)
-from bnlib.exercises import idea, mnist, scale, speed  # noqa: F401  (they register their exercises)
-from bnlib.exercises import idea, mnist, reasons, speed  # noqa: F401  (they register theirs)
+from bnlib.exercises import (  # noqa: F401  (they register their exercises)
+    idea,
+    mnist,
+    reasons,
+    relatives,
+    scale,
+    small,
+    speed,
+)
 from bnlib.exercises.judge import Exercise, check, exercise, find_problem, names, register, verify
 
 __all__ = ["Exercise", "check", "exercise", "find_problem", "names", "register", "verify"]
