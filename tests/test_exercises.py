@@ -11,7 +11,7 @@ import time
 import nbformat
 import numpy as np
 import pytest
-from answers import idea, mnist, speed
+from answers import idea, mnist, small, speed
 from conftest import ROOT
 
 from bnlib import exercises
@@ -28,7 +28,7 @@ def text_of(notebook):
 SOLUTIONS = [text_of(path) for path in sorted((ROOT / "book/solutions").glob("*.ipynb"))]
 CHAPTERS = [
     text_of(path)
-    for folder in ("idea", "mnist", "speed")
+    for folder in ("idea", "mnist", "speed", "why")
     for path in (ROOT / "book" / folder).glob("*.ipynb")
 ]
 
@@ -75,7 +75,7 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
     assert sum(call in solution for solution in SOLUTIONS) == 1
 
 
-ANSWERS = idea.ANSWERS | mnist.ANSWERS | speed.ANSWERS
+ANSWERS = idea.ANSWERS | mnist.ANSWERS | speed.ANSWERS | small.ANSWERS
 TRIED = [
     (name, kind, words) for name in ANSWERS for kind, of in ANSWERS[name].items() for words in of
 ]

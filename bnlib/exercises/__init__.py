@@ -18,7 +18,7 @@ few lines above its right answer, which edits of its source turn into typical mi
     check("center", lambda x: x - x.mean())
 """
 
-from bnlib.exercises import idea, mnist, speed  # noqa: F401  (they register their exercises)
+from bnlib.exercises import idea, mnist, small, speed  # noqa: F401  (they register their exercises)
 from bnlib.exercises.judge import Exercise, check, exercise, find_problem, names, register, verify
 
 __all__ = ["Exercise", "check", "exercise", "find_problem", "names", "register", "verify"]

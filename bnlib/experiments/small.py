@@ -219,10 +219,10 @@ STUDIES: dict[str, Study] = {
             }
             for size, steps in (
                 (2, ([200, 1600], [100, 400])),
-                (4, ([200, 800], 100)),
-                (8, ([200, 400], 100)),
+                (4, ([200, 800], [])),
+                (8, ([200, 400], [])),
                 (32, ([200, 100], 100)),
-                (128, ([200, 25], 100)),
+                (128, ([200, 25], [])),
                 (512, (200, 50)),
             )
         ],
@@ -241,7 +241,7 @@ STUDIES: dict[str, Study] = {
                 "seed": SEEDS,
                 "steps": (150, 100),
             }
-            for norm, part in (("none", 0), ("batch", ([8, 16, 64, 0], [8, 0])))
+            for norm, part in (("none", (0, [])), ("batch", ([8, 16, 64, 0], [16, 0])))
         ],
     ),
     # Mini-batches that hold some of the classes, and clients of one class each.
@@ -249,15 +249,15 @@ STUDIES: dict[str, Study] = {
         train,
         [
             {
-                "norm": ["none", "batch", "layer"],
+                "norm": (["none", "batch", "layer"], ["none", "batch"]),
                 "classes": classes,
                 "clients": clients,
                 "batch_size": 60,
-                "lr": ([0.03, 0.1, 0.3, 1.0], [0.1, 0.3]),
+                "lr": ([0.03, 0.1, 0.3, 1.0], 0.1),
                 "seed": SEEDS,
                 "steps": (300, 100),
             }
-            for classes, clients in (([1, 2, 5, 10], False), (1, True))
+            for classes, clients in ((([1, 2, 5, 10], [1, 10]), False), (1, True))
         ],
     ),
 }
