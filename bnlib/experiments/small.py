@@ -138,7 +138,7 @@ def _fit(
     for step in range(steps):
         turn = step // LOCAL_STEPS % len(copies)
         model = copies[turn].train()
-        parameters = list(model.parameters())
+        parameters: list[torch.Tensor] = list(model.parameters())
         chosen = torch.from_numpy(next(batches))
         logits, answers = model(x[chosen]), labels[chosen]
         loss = torch.nn.functional.cross_entropy(logits, answers)
@@ -160,8 +160,11 @@ def _average(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Of networks of one kind; variances with the spread of the means, as of pooled batches."""
     import torch
 
-    average = {name: sum(each[name] for each in states) / len(states) for name in states[0]}
-    for name in states[0]:
+    first, *others = states
+    average = {
+        name: sum((each[name] for each in others), first[name]) / len(states) for name in first
+    }
+    for name in average:
         if name.endswith("running_var"):
             means = torch.stack([each[name.replace("_var", "_mean")] for each in states])
             average[name] = average[name] + means.var(0, correction=0)
