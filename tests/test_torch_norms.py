@@ -8,8 +8,8 @@ import torch
 
 from bnlib import nn, norms
 from bnlib.torch import BatchNorm1d
-from bnlib.torch.relatives import Kind, Norm, network
 from bnlib.torch.norms import BatchRenorm, DynamicTanh, GhostBatchNorm, standardize_weight
+from bnlib.torch.relatives import Kind, Norm, network
 
 PAIRS = {  # our layer for torch, and that for NumPy
     "GhostBatchNorm": (lambda: GhostBatchNorm(6, 3), lambda: nn.GhostBatchNorm(6, 3)),
