@@ -22,8 +22,8 @@ class Shake(nn.Module):
         size: n, without a unit; 0 leaves x as it is.
         rng: draws s and b.
 
-    Source: after Santurkar et al. 2018, section 2.1, who draw other distributions, and for each
-    example.
+    Source: after Santurkar et al. 2018, section 2.1, who draw other distributions, and anew for
+    each example.
     """
 
     def __init__(self, size: float, rng: np.random.Generator) -> None:
