@@ -1,4 +1,4 @@
-"""bnlib.experiments.small and bnlib.torch.ghost: the runs of the chapter "Where does it break?"."""
+"""bnlib.experiments.small and bnlib.torch.norms: the runs of the chapter "Where does it break?"."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from bnlib import experiments, nn
 from bnlib.experiments import small
-from bnlib.torch.ghost import GhostBatchNorm1d
+from bnlib.torch.norms import GhostBatchNorm1d
 
 TINY = {"norm": "batch", "batch_size": 20, "lr": 0.1, "seed": 0, "steps": 20}
 

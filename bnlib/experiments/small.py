@@ -102,7 +102,7 @@ def _network(norm: Norm, size: int, seed: int) -> torch.nn.Sequential:
     """The layers of `mlp`, with its first weights, in torch."""
     import torch
 
-    from bnlib.torch.ghost import GhostBatchNorm1d
+    from bnlib.torch.norms import GhostBatchNorm1d
 
     layers: list[torch.nn.Module] = []
     for layer in mlp("ReLU", 3, batch_norm=norm != "none", seed=seed):
@@ -194,7 +194,7 @@ def _accuracies(net: torch.nn.Sequential, data: dict[str, Any]) -> dict[str, flo
     """In inference mode, and with the statistics estimated again."""
     import torch
 
-    from bnlib.torch.ghost import GhostBatchNorm1d
+    from bnlib.torch.norms import GhostBatchNorm1d
     from bnlib.torch.training import accuracy
 
     net.eval()
