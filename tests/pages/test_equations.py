@@ -19,7 +19,8 @@ API, TABLE = "book/reference/api.html", "book/reference/testing.html"
 NOT_IN_A_CHAPTER = {
     "bnlib.gradcheck.gradient_error",
     "bnlib.gradcheck.numerical_gradient",
-    "bnlib.experiments.mlp",
+    "bnlib.experiments.networks.mlp",
+    "bnlib.torch.networks.relu_mlp",
 }
 
 
