@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnlib import mnist, sweep
 from bnlib._messages import short
-from bnlib.experiments import part_two, reasons, scale, small
+from bnlib.experiments import part_two, reasons, relatives, scale, small
 from bnlib.experiments.networks import cnn, device, digits, mlp
 from bnlib.experiments.part_two import BASE_RATE, train
 from bnlib.experiments.tables import Study, best_of, describe, interval, runs, steps_to
@@ -48,6 +48,7 @@ STUDIES: dict[str, Study] = {
     **reasons.STUDIES,
     **scale.STUDIES,
     **small.STUDIES,
+    **relatives.STUDIES,
 }
 
 

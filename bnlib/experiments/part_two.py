@@ -9,8 +9,8 @@ import numpy as np
 
 from bnlib import optim, training
 from bnlib._messages import short
-from bnlib.experiments.networks import cnn, device, digits, mlp
-from bnlib.experiments.tables import SEEDS, Study
+from bnlib.experiments.networks import cnn, device, digits, mlp, one_thread
+from bnlib.experiments.tables import SEEDS, Study, curve
 
 if TYPE_CHECKING:
     import torch
@@ -98,15 +98,10 @@ def train(
             raise ValueError(
                 f"net is {short(repr(net))}; expected one of {', '.join(get_args(Net))}"
             )
-    return {
-        "step": record.steps,
-        "loss": record.train_loss,
-        "train": record.accuracies["train"],
-        "validation": record.accuracies["validation"],
-        "test": record.test_accuracy,
-    }
+    return curve(record)
 
 
+@one_thread()
 def _train_cnn(
     network: torch.nn.Sequential,
     data: dict[str, training.Examples],
@@ -133,20 +128,15 @@ def _train_cnn(
         )
         for name, (x, labels) in data.items()
     }
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # each core has a run of its own; and sums in one order
-    try:
-        return fit(
-            network,
-            tensors["all"],
-            tensors["test"],
-            sgd,
-            schedule=schedule,
-            others={name: tensors[name] for name in ("train", "validation")},
-            **loop,
-        )
-    finally:
-        torch.set_num_threads(threads)
+    return fit(
+        network,
+        tensors["all"],
+        tensors["test"],
+        sgd,
+        schedule=schedule,
+        others={name: tensors[name] for name in ("train", "validation")},
+        **loop,
+    )
 
 
 BASE_RATE = 0.03  # the best rate of the plain net of "accelerated"; the chapter checks it

@@ -11,8 +11,8 @@ import numpy as np
 
 from bnlib import training
 from bnlib._messages import short
-from bnlib.experiments.networks import digits
-from bnlib.experiments.tables import SEEDS, Study
+from bnlib.experiments.networks import digits, one_thread
+from bnlib.experiments.tables import SEEDS, Study, curve
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +105,7 @@ def _arm(name: str) -> dict[str, Any]:
     return ARMS[name]
 
 
+@one_thread()
 def _train(
     how: Mapping[str, Any],
     depth: int,
@@ -119,8 +120,6 @@ def _train(
     from bnlib.torch.networks import relu_mlp, set_first_weights
     from bnlib.torch.training import accuracy
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # each core has a run of its own; and sums in one order
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nobody writes into these arrays
         data = {
@@ -166,29 +165,19 @@ def _train(
         net.train()
         return right
 
-    try:
-        record = training.training_loop(
-            train_on,
-            evaluate,
-            data["all"],
-            data["test"],
-            steps=steps,
-            batch_size=60,
-            seed=seed,
-            evaluate_every=every,
-            others={name: data[name] for name in ("train", "validation")},
-        )
-    finally:
-        torch.set_num_threads(threads)
-    curve = {
-        "step": record.steps,
-        "loss": record.train_loss,
-        "train": record.accuracies["train"],
-        "validation": record.accuracies["validation"],
-        "test": record.test_accuracy,
-    }
+    record = training.training_loop(
+        train_on,
+        evaluate,
+        data["all"],
+        data["test"],
+        steps=steps,
+        batch_size=60,
+        seed=seed,
+        evaluate_every=every,
+        others={name: data[name] for name in ("train", "validation")},
+    )
     names = measured[0] if measured else ()
-    return curve | {name: np.array([row[name] for row in measured]) for name in names}
+    return curve(record) | {name: np.array([row[name] for row in measured]) for name in names}
 
 
 def _masks(

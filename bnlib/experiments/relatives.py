@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bnlib.experiments.networks import device, digits
+from bnlib.experiments.networks import device, digits, one_thread
+from bnlib.experiments.tables import SEEDS, Study, curve
 
-STEPS = {2: 1500, 8: 800, 64: 300, 512: 150}  # of training, for each batch size
 
-
+@one_thread()
 def train(
     *, kind: Any, norm: Any, batch_size: int, lr: float, seed: int, steps: int, every: int
 ) -> dict[str, np.ndarray]:
@@ -45,33 +45,51 @@ def train(
     optimizer = (torch.optim.Adam if kind == "rows" else torch.optim.SGD)(
         net.parameters(), lr=lr, **how
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # each core has a run of its own; and sums in one order
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the arrays are read-only, and a run may overflow
-            data = {
-                name: (torch.from_numpy(x).to(device()), torch.from_numpy(labels).to(device()))
-                for name, (x, labels) in digits(0, 0).items()
-            }
-            record = fit(
-                net,
-                data["all"],
-                data["test"],
-                optimizer,
-                steps=steps,
-                batch_size=batch_size,
-                seed=seed,
-                evaluate_every=every,
-                schedule=optim.exponential_decay(lr, every=steps, factor=0.1),
-                others={name: data[name] for name in ("train", "validation")},
-            )
-    finally:
-        torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the arrays are read-only, and a run may overflow
+        data = {
+            name: (torch.from_numpy(x).to(device()), torch.from_numpy(labels).to(device()))
+            for name, (x, labels) in digits(0, 0).items()
+        }
+        record = fit(
+            net,
+            data["all"],
+            data["test"],
+            optimizer,
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            evaluate_every=every,
+            schedule=optim.exponential_decay(lr, every=steps, factor=0.1),
+            others={name: data[name] for name in ("train", "validation")},
+        )
+    return curve(record)
+
+
+_KINDS = "MLP", "CNN", "residual", "rows"
+_NORMS = ["none", "batch", "renorm", "layer", "group", "RMS", "weight norm", "standardized", "tanh"]
+_STEPS = {2: 500, 8: 300, 64: 150, 512: 75}  # of training, for each batch size
+_SGD = {
+    2: [0.001, 0.003, 0.01],
+    8: [0.003, 0.01, 0.03],
+    64: [0.01, 0.03, 0.1],
+    512: [0.03, 0.1, 0.3],
+}
+_ADAM = [0.001, 0.003, 0.01]
+
+
+def _grid(kind: str, batch_size: int) -> dict[str, Any]:
+    rates = _ADAM if kind == "rows" else _SGD[batch_size]
+    quick = kind == "MLP" and batch_size in (2, 64)
     return {
-        "step": record.steps,
-        "loss": record.train_loss,
-        "train": record.accuracies["train"],
-        "validation": record.accuracies["validation"],
-        "test": record.test_accuracy,
+        "kind": kind,
+        "norm": _NORMS if kind == "MLP" else [*_NORMS, "instance"],
+        "batch_size": batch_size,
+        "lr": (rates, rates[1:2] if quick else []),
+        "seed": SEEDS,
+        "steps": (_STEPS[batch_size], 40),
+        "every": (_STEPS[batch_size], 40),
     }
+
+
+STUDIES = {"relatives": Study(train, [_grid(kind, size) for kind in _KINDS for size in _STEPS])}

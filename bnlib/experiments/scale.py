@@ -10,8 +10,8 @@ import numpy as np
 
 from bnlib import nn, training
 from bnlib._messages import short
-from bnlib.experiments.networks import cnn, device, digits, mlp
-from bnlib.experiments.tables import SEEDS, Study
+from bnlib.experiments.networks import cnn, device, digits, mlp, one_thread
+from bnlib.experiments.tables import SEEDS, Study, curve
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,7 @@ LAYERS = 1, 2, 3  # those in front of a BatchNorm
 _SEEN = "length", "gradient", "turn", "far", "cosine", "affine"
 
 
+@one_thread()
 def watch(
     *,
     net: Net,
@@ -78,59 +79,46 @@ def watch(
     ):
         if value not in known:
             raise ValueError(f"{name} is {short(repr(value))}; expected one of {', '.join(known)}")
-    import torch
 
     data = digits(0, 0)
     x, truth = data["all"]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # each core has a run of its own; and sums in one order
-    try:
-        parts = (_mlp if net == "MLP" else _cnn)(gain, seed)
-        watched = _Watched(parts)
-        optimizer = _optimizer(rule, parts, lr, weight_decay, momentum, rest_lr, affine_decay)
-        drawn = np.random.default_rng([seed, 3])
-        done = 0
+    parts = (_mlp if net == "MLP" else _cnn)(gain, seed)
+    watched = _Watched(parts)
+    optimizer = _optimizer(rule, parts, lr, weight_decay, momentum, rest_lr, affine_decay)
+    drawn = np.random.default_rng([seed, 3])
+    done = 0
 
-        def train_on(batch: np.ndarray) -> float:
-            nonlocal done
-            targets = truth[batch] if labels == "true" else drawn.integers(0, 10, len(batch))
-            optimizer.zero_grad(set_to_none=False)
-            loss = parts.backward(x[batch], targets)
-            if math.isfinite(loss):
-                if fall_at and done == fall_at:
-                    optimizer.param_groups[0]["lr"] *= 0.1
-                watched.before()
-                optimizer.step()
-                watched.after()
-                done += 1
-            return loss
+    def train_on(batch: np.ndarray) -> float:
+        nonlocal done
+        targets = truth[batch] if labels == "true" else drawn.integers(0, 10, len(batch))
+        optimizer.zero_grad(set_to_none=False)
+        loss = parts.backward(x[batch], targets)
+        if math.isfinite(loss):
+            if fall_at and done == fall_at:
+                optimizer.param_groups[0]["lr"] *= 0.1
+            watched.before()
+            optimizer.step()
+            watched.after()
+            done += 1
+        return loss
 
-        def evaluate(sets: Mapping[str, training.Examples]) -> list[float]:
-            watched.note()
-            return [parts.accuracy(*examples) for examples in sets.values()]
+    def evaluate(sets: Mapping[str, training.Examples]) -> list[float]:
+        watched.note()
+        return [parts.accuracy(*examples) for examples in sets.values()]
 
-        with np.errstate(all="ignore"):  # a run that diverges overflows
-            record = training.training_loop(
-                train_on,
-                evaluate,
-                data["all"],
-                data["test"],
-                steps=steps,
-                batch_size=60,
-                seed=seed,
-                evaluate_every=every,
-                others={name: data[name] for name in ("train", "validation")},
-            )
-    finally:
-        torch.set_num_threads(threads)
-    return {
-        "step": record.steps,
-        "loss": record.train_loss,
-        "train": record.accuracies["train"],
-        "validation": record.accuracies["validation"],
-        "test": record.test_accuracy,
-        **watched.columns(),
-    }
+    with np.errstate(all="ignore"):  # a run that diverges overflows
+        record = training.training_loop(
+            train_on,
+            evaluate,
+            data["all"],
+            data["test"],
+            steps=steps,
+            batch_size=60,
+            seed=seed,
+            evaluate_every=every,
+            others={name: data[name] for name in ("train", "validation")},
+        )
+    return curve(record) | watched.columns()
 
 
 class _Parts(NamedTuple):

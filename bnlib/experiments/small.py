@@ -11,7 +11,7 @@ import numpy as np
 
 from bnlib import nn, optim
 from bnlib._messages import short
-from bnlib.experiments.networks import digits, mlp
+from bnlib.experiments.networks import digits, mlp, one_thread
 from bnlib.experiments.tables import SEEDS, Study
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ Norm = Literal["none", "batch", "layer"]
 LOCAL_STEPS = 2  # of a client, before the clients' networks are averaged
 
 
+@one_thread()
 def train(
     *,
     norm: Norm,
@@ -83,13 +84,8 @@ def train(
     schedule = optim.exponential_decay(lr, every=steps, factor=0.1)
     rng = np.random.default_rng(seed)
     batches = _batches(data["all"][1].numpy(), batch_size, classes, clients, rng)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # each core has a run of its own; and sums in one order
-    try:
-        seen = _fit(net, data["all"], batches, steps, schedule, 10 // classes if clients else 1)
-        ends = _accuracies(net, data)
-    finally:
-        torch.set_num_threads(threads)
+    seen = _fit(net, data["all"], batches, steps, schedule, 10 // classes if clients else 1)
+    ends = _accuracies(net, data)
     losses, right = np.array(seen).T
     last = max(1, steps // 10)
     ends |= {"step": len(losses), "loss": losses[-last:].mean(), "seen": right[-last:].mean()}

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from pandas import DataFrame, Series
 
+    from bnlib.training import Record
+
 SEEDS = range(5), range(2)  # in the full and in the quick profile
 
 
@@ -37,6 +39,17 @@ class Study(NamedTuple):
             axes = {k: v if isinstance(v, list | range) else [v] for k, v in taken.items()}
             found += sweep.grid(**axes)
         return found
+
+
+def curve(record: Record) -> dict[str, np.ndarray]:
+    """The columns that `runs` reads, of a run evaluated on "train" and "validation" too."""
+    return {
+        "step": record.steps,
+        "loss": record.train_loss,
+        "train": record.accuracies["train"],
+        "validation": record.accuracies["validation"],
+        "test": record.test_accuracy,
+    }
 
 
 def describe(table: DataFrame) -> str:
