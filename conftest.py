@@ -10,6 +10,7 @@ os.environ.update(QUIET)
 # The tests run side by side. Beside a load, a product of 60 rows took 26 ms with two threads of
 # BLAS, which wait for one another, and 0.2 ms with one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # nor does a study start workers
 
 # Numba keeps compiled code for as long as `compiled.py` stays as it is, and does not see that
 # `formulas.py`, which it compiles with it, has changed.

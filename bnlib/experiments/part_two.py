@@ -169,7 +169,7 @@ _GRIDS: dict[str, list[dict[str, Any]]] = {
             ("sigmoid MLP", 4.0, [3, 6, 12], _SIGMOID_RATES, 0.0, (3000, 400), 100),
             ("sigmoid MLP", 1.0, [3, 6], _SIGMOID_RATES, 0.0, (3000, 400), 100),
             ("ReLU MLP", 1.0, [3, 6, 12], _RELU_RATES, 0.0, (3000, 400), 100),
-            ("CNN", 1.0, [3, 6], _CNN_RATES, 0.9, (1000, 200), (100, 200)),
+            ("CNN", 1.0, [3, 6], _CNN_RATES, 0.9, (1000, 100), (100, 100)),
         )
     ],
     # How fast the rate falls.
@@ -184,12 +184,12 @@ _GRIDS: dict[str, list[dict[str, Any]]] = {
             "seed": SEEDS,
             "momentum": momentum,
             "steps": steps,
-            "every": (250, 200),
+            "every": (250, 100),
         }
         for net, gain, rates, momentum, steps in (
-            ("sigmoid MLP", 4.0, ([0.3, 1, 3, 10, 30], [1, 10]), 0.0, (2000, 400)),
-            ("ReLU MLP", 1.0, ([0.03, 0.1, 0.3, 1, 3], [0.1, 1]), 0.0, (2000, 400)),
-            ("CNN", 1.0, ([0.01, 0.03, 0.1, 0.3], [0.03, 0.3]), 0.9, (1000, 200)),
+            ("sigmoid MLP", 4.0, ([0.3, 1, 3, 10, 30], [1, 10]), 0.0, (2000, 200)),
+            ("ReLU MLP", 1.0, ([0.03, 0.1, 0.3, 1, 3], [0.1, 1]), 0.0, (2000, 200)),
+            ("CNN", 1.0, ([0.01, 0.03, 0.1, 0.3], [0.03, 0.3]), 0.9, (1000, 100)),
         )
     ],
     # On all training images (0) and on 1,000 of them.
@@ -208,10 +208,10 @@ _GRIDS: dict[str, list[dict[str, Any]]] = {
             "every": every,
         }
         for net, examples, rates, momentum, steps, every in (
-            ("ReLU MLP", 0, ([0.1, 0.3], 0.1), 0.0, (5000, 500), (250, 500)),
-            ("ReLU MLP", 1000, ([0.1, 0.3], 0.1), 0.0, (2000, 500), (100, 500)),
+            ("ReLU MLP", 0, ([0.1, 0.3], 0.1), 0.0, (5000, 300), (250, 300)),
+            ("ReLU MLP", 1000, ([0.1, 0.3], 0.1), 0.0, (2000, 300), (100, 300)),
             ("CNN", 0, ([0.03, 0.1], 0.1), 0.9, (2000, 200), (100, 200)),
-            ("CNN", 1000, ([0.03, 0.1], 0.1), 0.9, (1000, 250), (50, 250)),
+            ("CNN", 1000, ([0.03, 0.1], 0.1), 0.9, (1000, 200), (50, 200)),
         )
     ],
     "batch-size": [
@@ -223,7 +223,7 @@ _GRIDS: dict[str, list[dict[str, Any]]] = {
             "lr": ([0.05, 0.2], 0.1),
             "seed": SEEDS,
             "examples": 1000,
-            "steps": (2000, 400),
+            "steps": (2000, 200),
             "every": 200,
         }
     ],
@@ -242,11 +242,11 @@ _GRIDS: dict[str, list[dict[str, Any]]] = {
         }
         for net, gain, batch_norm, rates, how, quick_seeds in (
             # The search for the plain net's rate, and the other rows of the paper's table.
-            ("CNN", 1.0, False, ([0.003, 0.01, 0.03, 0.1], [0.01, 0.03, 0.1]), _SLOW, 3),
-            ("CNN", 1.0, True, [BASE_RATE, 5 * BASE_RATE], _SLOW, 3),
+            ("CNN", 1.0, False, ([0.003, 0.01, 0.03, 0.1], [0.01, 0.03, 0.1]), _SLOW, 1),
+            ("CNN", 1.0, True, [BASE_RATE, 5 * BASE_RATE], _SLOW, 1),
             ("CNN", 1.0, [False, True], 5 * BASE_RATE, _FAST, 3),
-            ("CNN", 1.0, True, [30 * BASE_RATE, BASE_RATE], _FAST, 3),
-            ("sigmoid CNN", 4.0, [False, True], 5 * BASE_RATE, _FAST, 3),
+            ("CNN", 1.0, True, [30 * BASE_RATE, BASE_RATE], _FAST, 1),
+            ("sigmoid CNN", 4.0, [False, True], 5 * BASE_RATE, _FAST, 1),
             # The bundle with one part missing, and with one part alone.
             *(
                 ("CNN", 1.0, True, rate, {**bundle, name: other[name]}, 0)

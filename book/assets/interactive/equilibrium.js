@@ -45,7 +45,7 @@ bn.figure("equilibrium", (figure) => {
 
   figure.drawing("Length, turn and effective rate over 2,000 steps, each with its line", 424, (put, width) => {
     const found = bn.arithmetic.equilibrium(lr, decay, momentum, start, STEPS);
-    const x = bn.scale([0, STEPS], [42, width - 14]);
+    const x = bn.scale([0, STEPS], [42, width - 20]);
     PANELS.forEach(({ name, title, range, ticks }, i) => {
       const [top, bottom] = [24 + 126 * i, 116 + 126 * i];
       const y = bn.scale(range, [bottom, top], true);
