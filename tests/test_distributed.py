@@ -585,13 +585,7 @@ def start_ranks(start, torchrun):
 
 @pytest.mark.parametrize(
     "torchrun, how",
-    [
-        (True, "SIGKILL"),
-        (True, "SIGINT"),
-        (False, "SIGKILL"),
-        (False, "SIGINT"),
-        (False, "SIGSTOP"),
-    ],
+    [(True, "SIGKILL"), (False, "SIGINT"), (False, "SIGSTOP")],
 )
 def test_a_rank_that_dies_ends_the_others(torchrun, how, start):
     """SIGKILL leaves it no word; SIGINT raises an exception in it; SIGSTOP makes it hang."""
