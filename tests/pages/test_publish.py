@@ -219,9 +219,9 @@ def test_the_book_offers_the_pdf_of_its_sources_and_no_other(copy_of_tree: Path)
 
     html = copy_of_tree / "_build" / "html"
     page = copy_of_tree / "book" / "index.md"
-    page.write_text("# A page\n\n```{pdf-link}\nTake it with you\n```\n")
+    page.write_text("# A page\n\n```{pdf-link} batch-normalization.pdf\nTake it with you\n```\n")
     (copy_of_tree / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
-    where = "from bnbook.publish import *; print(pdf_of_sources('_build/html'))"
+    where = "from bnbook.publish import *; print(pdfs_of_sources('_build/html')[PDF_NAME])"
     file = copy_of_tree / subprocess.check_output(
         [sys.executable, "-c", where],
         cwd=copy_of_tree,
