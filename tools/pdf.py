@@ -49,7 +49,7 @@ PRINT = {"prefer_css_page_size": True, "print_background": True}
 
 # The page scrolls what is too wide, paper cuts it off.
 TOO_WIDE = """
-[...document.querySelectorAll(".bd-article *")]
+[...document.querySelectorAll(".bd-article *:not(svg *)")]
   .filter((it) => {
     const { left, right } = it.getBoundingClientRect();
     return left < -1 || right > innerWidth + 1;
