@@ -28,7 +28,7 @@ class ConventionsTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         self.env.note_dependency("bnlib/conventions.py")
-        lines = [["", *FRAMEWORKS], ["---"] * (len(FRAMEWORKS) + 1)]
+        lines = [["framework", *FRAMEWORKS], ["---"] * (len(FRAMEWORKS) + 1)]
         for title, field in ROWS.items():
             lines.append([title, *(str(getattr(CONVENTIONS[it], field)) for it in FRAMEWORKS)])
         box = nodes.container()
