@@ -1,7 +1,8 @@
 # make book    build the book                     make notebooks  run all chapters again
 # make serve   ... and show it at 127.0.0.1:8000  make address    give the book your own address
 # make test    run everything that can fail       make clean      remove what these commands made
-# make pdf     print it: one PDF, which the book then offers; takes Chromium or Chrome and two minutes
+# make pdf     print it: one PDF, and the cheat sheet, which the book then offers; takes Chromium or
+#              Chrome and two minutes
 #
 # Each sets up .venv from requirements.txt first, when it is not there yet.
 #

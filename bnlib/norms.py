@@ -426,10 +426,10 @@ def batch_renorm_train(
 ) -> tuple[np.ndarray, RenormCache]:
     r"""Batch norm, corrected towards running statistics as far as two limits allow.
 
-    .. math:: y = \gamma\,(r\,\hat{x} + d) + \beta, \qquad
-        r = \operatorname{clip}\left(\frac{s_{\mathcal B}}{s}, \frac{1}{r_{\max}}, r_{\max}\right),
-        \qquad d = \operatorname{clip}\left(\frac{\mu_{\mathcal B} - \mu}{s}, -d_{\max}, d_{\max}
-        \right), \qquad s = \sqrt{\sigma^2 + \epsilon}
+    .. math::
+        y &= \gamma\,(r\,\hat{x} + d) + \beta, \qquad s = \sqrt{\sigma^2 + \epsilon} \\
+        r &= \mathrm{clip}\left(\frac{s_{\mathcal B}}{s}, \frac{1}{r_{\max}}, r_{\max}\right) \\
+        d &= \mathrm{clip}\left(\frac{\mu_{\mathcal B} - \mu}{s}, -d_{\max}, d_{\max}\right)
 
     Within the limits y is what inference with the running statistics gives. r and d count as
     constants in the backward pass. With r_max = 1 and d_max = 0 it is batch norm.

@@ -11,7 +11,7 @@ import time
 import nbformat
 import numpy as np
 import pytest
-from answers import idea, mnist, reasons, relatives, scale, small, speed
+from answers import idea, mnist, practice, reasons, relatives, scale, small, speed
 from conftest import ROOT
 
 from bnlib import exercises
@@ -77,7 +77,7 @@ def test_every_exercise_stands_in_a_chapter_with_a_hint_and_a_solution(name):
 
 ANSWERS = {
     name: answers
-    for module in (idea, mnist, reasons, relatives, scale, small, speed)
+    for module in (idea, mnist, practice, reasons, relatives, scale, small, speed)
     for name, answers in module.ANSWERS.items()
 }
 TRIED = [

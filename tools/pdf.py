@@ -1,4 +1,5 @@
-"""The whole book as one PDF: python tools/pdf.py FOLDER prints the pages of FOLDER/_build/html.
+"""The whole book as one PDF, and its cheat sheet: python tools/pdf.py FOLDER prints the pages of
+FOLDER/_build/html.
 
 The built pages are put one behind the other, and Chromium prints them: so every number, figure and
 link is that of the page. Then the book is built once more, and offers the file for download.
@@ -21,7 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
-from bnbook.publish import PDF_NAME, PROMISE, pdf_of_sources  # noqa: E402
+from bnbook.publish import PDF_NAME, PROMISE, SHEET, SHEET_NAME, pdfs_of_sources  # noqa: E402
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
@@ -43,16 +44,23 @@ BROWSER = next(
 NO_BROWSER = "The PDF is printed by Chromium or Chrome: install one (Debian: apt install chromium)."
 
 TEXT_WIDTH = 605  # CSS pixels: the 160 mm of print.css, for what is as wide as the window
+SHEET_WIDTH = 703  # the 186 mm of the cheat sheet
+PRINT = {"prefer_css_page_size": True, "print_background": True}
 
 # The page scrolls what is too wide, paper cuts it off.
 TOO_WIDE = """
-[...document.querySelectorAll(".bd-article *")]
+[...document.querySelectorAll(".bd-article *:not(svg *)")]
   .filter((it) => {
     const { left, right } = it.getBoundingClientRect();
     return left < -1 || right > innerWidth + 1;
   })
   .filter((it) => !it.closest("mjx-assistive-mml")) // which is heard, not seen
   .map((it) => `${it.closest("article").id} ${it.textContent.trim().slice(0, 60)}`)
+"""
+LINKS_TO_THE_WEB = """
+([files, site]) => {
+  for (const link of document.links) link.href = link.href.replace(files, site);
+}
 """
 FILL_IN_PAGE_NUMBERS = """
 (numbers) => {
@@ -66,20 +74,21 @@ FILL_IN_PAGE_NUMBERS = """
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     html = folder / "_build" / "html"
-    pdf = pdf_of_sources(html)
-    if not pdf.is_file():
+    book, sheet = (pdfs_of_sources(html)[name] for name in (PDF_NAME, SHEET_NAME))
+    if not (book.is_file() and sheet.is_file()):
         if BROWSER is None:
             sys.exit(NO_BROWSER)
-        shutil.rmtree(pdf.parent, ignore_errors=True)
-        pdf.parent.mkdir()
+        shutil.rmtree(book.parent, ignore_errors=True)
+        book.parent.mkdir()
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-            make(html, pdf, browser.new_page())
+            make(html, book, browser.new_page())
+            make_sheet(html, sheet, browser.new_page())
             browser.close()
         subprocess.run([sys.executable, ROOT / "tools" / "build.py", folder], check=True)
     if not (html / PDF_NAME).is_file():
         sys.exit("The sources changed while the PDF was made: run this again.")
-    print(f"The PDF: {html / PDF_NAME}")
+    print(f"The PDF: {html / PDF_NAME}\nThe cheat sheet: {html / SHEET_NAME}")
 
 
 def make(html: Path, pdf: Path, tab: Page) -> None:
@@ -107,14 +116,8 @@ def walk(bookmarks: list[pikepdf.OutlineItem]) -> Iterator[pikepdf.OutlineItem]:
 
 def print_page(tab: Page, page: Path, pdf: Path) -> None:
     """Print twice: where the chapters begin is known only when they have been printed."""
-    tab.set_default_timeout(600_000)
-    tab.emulate_media(media="print")
-    tab.set_viewport_size({"width": TEXT_WIDTH, "height": 900})
-    tab.goto(page.as_uri())
-    tab.evaluate("MathJax.startup.promise")
-    if too_wide := tab.evaluate(TOO_WIDE):
-        sys.exit("\n".join(["This is wider than the paper:", *too_wide]))
-    options = {"path": pdf, "prefer_css_page_size": True, "print_background": True}
+    open_for_print(tab, page, TEXT_WIDTH)
+    options = {"path": pdf, **PRINT}
     tab.pdf(**options)
     with pikepdf.open(pdf) as document:
         pages = {page.objgen: number for number, page in enumerate(document.pages, 1)}
@@ -122,6 +125,24 @@ def print_page(tab: Page, page: Path, pdf: Path) -> None:
         numbers = {name.lstrip("/"): pages[place[0].objgen] for name, place in places}
     tab.evaluate(FILL_IN_PAGE_NUMBERS, numbers)
     tab.pdf(**options, outline=True, tagged=True)
+
+
+def make_sheet(html: Path, pdf: Path, tab: Page) -> None:
+    """Print the cheat sheet, whose links lead to the pages on the web, to the file `pdf`."""
+    open_for_print(tab, html / f"{SHEET}.html", SHEET_WIDTH)
+    tab.evaluate(LINKS_TO_THE_WEB, [f"{html.as_uri()}/", SITE])
+    tab.pdf(path=pdf, **PRINT, tagged=True)
+
+
+def open_for_print(tab: Page, page: Path, width: int) -> None:
+    """Show a page as on paper of that width in CSS pixels, and see that nothing is wider."""
+    tab.set_default_timeout(600_000)
+    tab.emulate_media(media="print", color_scheme="light")
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.goto(page.as_uri())
+    tab.evaluate("MathJax.startup.promise")
+    if too_wide := tab.evaluate(TOO_WIDE):
+        sys.exit("\n".join(["This is wider than the paper:", *too_wide]))
 
 
 def one_page(html: Path, folder: Path) -> str:

@@ -21,6 +21,7 @@ few lines above its right answer, which edits of its source turn into typical mi
 from bnlib.exercises import (  # noqa: F401  (they register their exercises)
     idea,
     mnist,
+    practice,
     reasons,
     relatives,
     scale,

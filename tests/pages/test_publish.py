@@ -203,6 +203,22 @@ def test_paper_shows_the_numbers_hints_and_assertions(html: Path, printed: Print
         assert what in text
 
 
+def test_the_cheat_sheet_is_one_page_of_a4(html: Path, browser: Browser, tmp_path: Path) -> None:
+    file, tab = tmp_path / "sheet.pdf", browser.new_page()
+    pdf.make_sheet(html, file, tab)  # which fails when something is wider than the paper
+    (page,) = PdfReader(file).pages
+    assert [round(float(side) / 72 * 25.4) for side in page.mediabox[2:]] == [210, 297]
+    printed = "".join(page.extract_text().split())
+    for heading in tab.locator("article :is(h1, h2)").all_text_contents():
+        assert "".join(heading.rstrip("#").split()) in printed, heading
+    links = [it.get_object()["/A"]["/URI"] for it in page["/Annots"]]
+    assert len(links) > 20
+    assert all(link.startswith(SITE) for link in links)
+    assert tab.evaluate(pdf.TOO_WIDE) == []
+    last = tab.locator("article tr:last-child").last.inner_text()
+    assert "".join(last.split()) in printed  # nothing is cut off at the foot
+
+
 def test_without_chromium_the_reason_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "tools/pdf.py", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env={"PATH": ""}, capture_output=True, text=True)
@@ -219,9 +235,9 @@ def test_the_book_offers_the_pdf_of_its_sources_and_no_other(copy_of_tree: Path)
 
     html = copy_of_tree / "_build" / "html"
     page = copy_of_tree / "book" / "index.md"
-    page.write_text("# A page\n\n```{pdf-link}\nTake it with you\n```\n")
+    page.write_text("# A page\n\n```{pdf-link} batch-normalization.pdf\nTake it with you\n```\n")
     (copy_of_tree / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
-    where = "from bnbook.publish import *; print(pdf_of_sources('_build/html'))"
+    where = "from bnbook.publish import *; print(pdfs_of_sources('_build/html')[PDF_NAME])"
     file = copy_of_tree / subprocess.check_output(
         [sys.executable, "-c", where],
         cwd=copy_of_tree,

@@ -6,10 +6,10 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from bnbook import chapters, equations, figures, interactive, live, page, publish
+from bnbook import chapters, equations, figures, interactive, live, page, publish, sheet
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for part in (chapters, equations, figures, interactive, live, page, publish):
+    for part in (chapters, equations, figures, interactive, live, page, publish, sheet):
         part.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

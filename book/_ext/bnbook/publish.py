@@ -21,6 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[3]
 PDF_NAME = "batch-normalization.pdf"
+SHEET, SHEET_NAME = "book/reference/cheat-sheet", "cheat-sheet.pdf"  # a page by itself
 # What the PDF is made of; a change of any of these makes an older one outdated.
 SOURCES = ["_config.yml", "_toc.yml", "requirements.txt", "tools/pdf.py", "book", "bnlib"]
 
@@ -43,7 +44,7 @@ def setup(app: Sphinx) -> None:
     # Before sphinx-external-toc, which writes a bare redirection where there is none.
     app.connect("build-finished", write_root_page, priority=400)
     app.connect("build-finished", write_sitemap)
-    app.connect("build-finished", copy_pdf)
+    app.connect("build-finished", copy_pdfs)
 
 
 def leave_out_what_needs_github(app: Sphinx, config: Any) -> None:
@@ -136,16 +137,18 @@ def write_sitemap(app: Sphinx, exception: Exception | None) -> None:
 
 
 class PdfLink(SphinxDirective):
-    """`{pdf-link}`: the text within links to the PDF, and is left out where there is none."""
+    """`{pdf-link} FILE`: the text within links to that PDF, and is left out where there is none."""
 
+    required_arguments = 1
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        if not pdf_of_sources(self.env.app.outdir).is_file():
+        name = self.arguments[0]
+        if not pdfs_of_sources(self.env.app.outdir)[name].is_file():
             return []
         up = "../" * self.env.docname.count("/")
         text = escape(" ".join(self.content))
-        html = f'<p class="bn-download"><a href="{up}{PDF_NAME}" download>{text}</a></p>'
+        html = f'<p class="bn-download"><a href="{up}{name}" download>{text}</a></p>'
         return [nodes.raw("", html, format="html")]
 
 
@@ -159,7 +162,7 @@ def offer_downloads(
             kind = "notebook" if source["text"] == ".ipynb" else "source"
             source |= {"text": f"This page as a {kind} ({source['text']})", "tooltip": None}
             printed |= {"text": "Print this page", "tooltip": None, "icon": "fas fa-file"}
-            if pdf_of_sources(app.outdir).is_file():
+            if pdfs_of_sources(app.outdir)[PDF_NAME].is_file():
                 group["buttons"].append(
                     {
                         "type": "link",
@@ -171,15 +174,16 @@ def offer_downloads(
                 )
 
 
-def copy_pdf(app: Sphinx, exception: Exception | None) -> None:
-    pdf = pdf_of_sources(app.outdir)
-    if pdf.is_file():
-        shutil.copy(pdf, Path(app.outdir, PDF_NAME))
+def copy_pdfs(app: Sphinx, exception: Exception | None) -> None:
+    for name, pdf in pdfs_of_sources(app.outdir).items():
+        if pdf.is_file():
+            shutil.copy(pdf, Path(app.outdir, name))
 
 
-def pdf_of_sources(html: str | Path) -> Path:
-    """Where tools/pdf.py puts the PDF of the sources as they now are, beside the folder `html`."""
-    return Path(html).parent / "pdf" / f"{digest_of_sources()}.pdf"
+def pdfs_of_sources(html: str | Path) -> dict[str, Path]:
+    """Where tools/pdf.py puts the PDFs of the sources as they now are, beside the folder `html`."""
+    folder = Path(html).parent / "pdf"
+    return {name: folder / f"{digest_of_sources()}-{name}" for name in (PDF_NAME, SHEET_NAME)}
 
 
 @cache
