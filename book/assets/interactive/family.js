@@ -69,7 +69,7 @@ bn.figure("family", (figure) => {
     figure.say(`${name}: ${sharing}. ${change}: ${count(ring)} h have moved, and of example 0 ${outputs} outputs.`);
     return { name, lit, ring, dot };
   });
-  const numbers = figure.numbers({ count: "share statistics", h: "h", y: "y", changed: "changed in example 0" });
+  const numbers = figure.numbers({ h: "h", y: "y", count: "share statistics", changed: "moved in example 0" });
   const norms = ["batch", "layer", "group", "instance", "RMS", "tanh", "none"].map((one) => [one, one]);
   norms.splice(1, 0, ["ghost", "ghost batch"]);
   norms.splice(3, 0, ["position", "each position"]);
