@@ -336,11 +336,12 @@ def test_family_shows_what_each_norm_does_not_see(figure: Open) -> None:
         assert number(shown, "count") == (f"{lit} values" if lit > 1 else "none")
         assert shown.locator('[data-lit="true"]').count() == lit
         way = {"ghost batch": "ghost", "each position": "position"}.get(name, name)
+        ours = arithmetic(shown, "family", [v.tolist() for v in (w, 5 * one, x)], way, eps)
+        after = w @ x + 5 * one[:, None]
+        assert np.allclose(ours["h"], after.ravel(), rtol=0, atol=1e-12)
+        assert np.allclose(ours["y"], norm(after).ravel(), rtol=0, atol=1e-12), name
         for mark, (change, changed) in zip(table[name].split(), changes.items(), strict=True):
             after = changed[0] @ changed[2] + changed[1][:, None]
-            ours = arithmetic(shown, "family", [v.tolist() for v in changed], way, eps)
-            assert np.allclose(ours["h"], after.ravel(), rtol=0, atol=1e-12)
-            assert np.allclose(ours["y"], norm(after).ravel(), rtol=0, atol=1e-12), (name, change)
             shown.get_by_label(change, exact=True).press("Space")
             moved = abs(norm(after) - norm(w @ x)) > 1e-6
             assert number(shown, "changed") == f"{moved[0].sum()} of 18 outputs", (name, change)
@@ -350,7 +351,7 @@ def test_family_shows_what_each_norm_does_not_see(figure: Open) -> None:
     press(ring, "ArrowRight", 5)  # over the edge of example 0
     expect(ring).to_have_attribute("aria-valuetext", "example 2, channel 3, position 0")
     expect(shown.get_by_role("status")).to_contain_text(
-        "18 h have moved, and of example 0 0 outputs"
+        "example 3 × 3: 18 h move, and 0 of the 18 outputs of example 0."
     )
 
 

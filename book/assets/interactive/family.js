@@ -66,7 +66,7 @@ bn.figure("family", (figure) => {
     numbers.h = arrow("h");
     numbers.y = arrow("y");
     numbers.changed = `${outputs} of ${C * P} outputs`;
-    figure.say(`${name}: ${sharing}. ${change}: ${count(ring)} h have moved, and of example 0 ${outputs} outputs.`);
+    figure.say(`${name}: ${sharing}. ${change}: ${count(ring)} h move, and ${outputs} of the ${C * P} outputs of example 0.`);
     return { name, lit, ring, dot };
   });
   const numbers = figure.numbers({ h: "h", y: "y", count: "share statistics", changed: "moved in example 0" });
