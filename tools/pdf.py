@@ -22,6 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
+from bnbook.interactive import scripts  # noqa: E402
 from bnbook.publish import PDF_NAME, PROMISE, SHEET, SHEET_NAME, pdfs_of_sources  # noqa: E402
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
@@ -179,10 +180,9 @@ def head(html: Path, name: str, body: list[str], folder: Path) -> str:
         "<script>window.MathJax.*?</script>",
         text,
     )
-    figures = dict.fromkeys(re.findall(r'data-interactive="([\w-]+)"', "".join(body)))
     static = relpath(html / "_static" / "interactive", folder)
-    scripts = (f'<script defer src="{static}/{it}.js"></script>' for it in ("common", *figures))
-    return beside(html, name, "".join(kept), folder) + "".join(scripts)
+    tags = (f'<script defer src="{static}/{it}.js"></script>' for it in scripts("".join(body)))
+    return beside(html, name, "".join(kept), folder) + "".join(tags)
 
 
 def entries(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from conftest import ROOT
 from playwright.sync_api import Browser, Locator, Page, expect
 
 import bnlib
-from bnlib import experiments, steps
+from bnlib import experiments, norms, steps
 from bnlib.running import merge
 
 SHAPE = 3, 4, 3, 3  # of the figure on axes
@@ -296,6 +296,63 @@ def test_axes_light_what_shares_a_mean(figure: Open) -> None:
         assert shown.locator('[data-lit="true"]').count() == count
         alone = name in ("layer", "instance", "group")
         assert number(shown, "changed") == f"{0 if alone else 36} of 36 outputs"
+
+
+def test_family_shows_what_each_norm_does_not_see(figure: Open) -> None:
+    shown = figure("why/relatives", "family")
+    notebook = nbformat.read(ROOT / "book" / "why" / "relatives.ipynb", 4)
+    printed = "".join(
+        out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", [])
+    )
+    table = dict(re.findall(r"^(\S+) +((?:[x·] +){5}[x·])$", printed, re.MULTILINE))
+    table |= {"ghost batch": "· · · · x ·", "each position": table["layer"]}
+    eps = 1e-12
+    members: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {  # with the lit values
+        "batch": (12, lambda h: bnlib.batch_norm_train(h, eps=eps)[0]),
+        "ghost batch": (6, lambda h: norms.ghost_batch_norm_train(h, size=2, eps=eps)[0]),
+        "layer": (18, lambda h: norms.layer_norm(h, eps=eps)[0]),
+        "each position": (6, lambda h: norms.layer_norm(h, each_position=True, eps=eps)[0]),
+        "group": (6, lambda h: norms.group_norm(h, 3, eps=eps)[0]),
+        "instance": (3, lambda h: norms.instance_norm(h, eps=eps)[0]),
+        "RMS": (18, lambda h: norms.rms_norm(h, eps=eps)[0]),
+        "tanh": (1, lambda h: norms.dynamic_tanh(h, 0.5)[0]),
+        "none": (1, lambda h: h),
+    }
+    rng = np.random.default_rng(1)
+    w, b, x = rng.normal(size=(6, 7)), np.zeros(6), rng.normal(0.5, 1, (4, 7, 3))
+    one, (first, _, _, last) = np.eye(6)[2], 1 + 2 * np.eye(4)[:, :, None, None]
+    changes = {
+        "all W × 3": (3 * w, b, x),
+        "one W × 3": (w * (1 + 2 * one[:, None]), b, x),
+        "one b + 5": (w, b + 5 * one, x),
+        "all b + 5": (w, b + 5, x),
+        "example 0 × 3": (w, b, first * x),
+        "example 3 × 3": (w, b, last * x),
+    }
+    ring = shown.get_by_role("slider", name="The chosen number")
+    expect(ring).to_have_attribute("aria-valuetext", "example 0, channel 2, position 1")
+    for name, (lit, norm) in members.items():
+        shown.get_by_label(name, exact=True).press("Space")
+        assert number(shown, "count") == (f"{lit} values" if lit > 1 else "none")
+        assert shown.locator('[data-lit="true"]').count() == lit
+        way = {"ghost batch": "ghost", "each position": "position"}.get(name, name)
+        ours = arithmetic(shown, "family", [v.tolist() for v in (w, 5 * one, x)], way, eps)
+        after = w @ x + 5 * one[:, None]
+        assert np.allclose(ours["h"], after.ravel(), rtol=0, atol=1e-12)
+        assert np.allclose(ours["y"], norm(after).ravel(), rtol=0, atol=1e-12), name
+        for mark, (change, changed) in zip(table[name].split(), changes.items(), strict=True):
+            after = changed[0] @ changed[2] + changed[1][:, None]
+            shown.get_by_label(change, exact=True).press("Space")
+            moved = abs(norm(after) - norm(w @ x)) > 1e-6
+            assert number(shown, "changed") == f"{moved[0].sum()} of 18 outputs", (name, change)
+            assert moved[0].any() == (mark == "x"), (name, change)
+            assert shown.locator("circle").count() == (after != w @ x).sum() + moved.sum()
+    press(ring, "ArrowDown")
+    press(ring, "ArrowRight", 5)  # over the edge of example 0
+    expect(ring).to_have_attribute("aria-valuetext", "example 2, channel 3, position 0")
+    expect(shown.get_by_role("status")).to_contain_text(
+        "example 3 × 3: 18 h move, and 0 of the 18 outputs of example 0."
+    )
 
 
 def test_float32_rounds_as_numpy_does(figure: Open) -> None:

@@ -93,10 +93,15 @@ class Interactive(SphinxDirective):
         return [figure]
 
 
+def scripts(html: str) -> list[str]:
+    """The names of the scripts for the figures in a text: what all share, and one for each."""
+    names = re.findall(r'data-interactive="([\w-]+)"', html)
+    return ["common", "cells", *dict.fromkeys(names)] if names else []
+
+
 def load_scripts(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
     """Load on each page the scripts of its figures, and no other."""
-    names = re.findall(r'data-interactive="([\w-]+)"', context.get("body", ""))
-    for name in ["common", *dict.fromkeys(names)] if names else []:
+    for name in scripts(context.get("body", "")):
         app.add_js_file(f"interactive/{name}.js", loading_method="defer")
