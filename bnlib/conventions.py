@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from bnlib._messages import check_array, short
+from bnlib.measuring import Measured as Measured
+from bnlib.measuring import measure as measure
 
 
 @dataclass(frozen=True)
