@@ -39,9 +39,9 @@ class Measured:
         average: how the running statistics follow the batches: "moving", "replaced" (a moving
             average that the first batch replaces), "debiased" (a moving average divided by
             1 − dᵏ), "cumulative" (the plain average), "none".
-        momentum: the weight of a new batch in it (of the second one in a "replaced" one; 1 − d in
-            a "debiased" one).
-        momentum_weighs: "new" or "old": what the number in the state that is called so weighs.
+        weight: that of a new batch in the average (of the second in a "replaced" one; 1 − d in a
+            "debiased" one).
+        momentum_weighs: "new" or "old": which of the two the number in the state weighs.
         start: mean and variance that the running ones start from. In a "debiased" average what the
             hidden one starts from, as though it were 0.
         running_var: "biased" or "unbiased": the variance of a batch of rows that goes in.
@@ -63,7 +63,7 @@ class Measured:
     beta: float | None = None
     normalizes_with: str | None = None
     average: str | None = None
-    momentum: float | None = None
+    weight: float | None = None
     momentum_weighs: str | None = None
     start: tuple | None = None
     running_var: str | None = None
@@ -135,16 +135,15 @@ def measure(new: Callable, images: Callable | None = None) -> Measured:
             return
         found.update(zip(keys, answer if len(keys) > 1 else [answer]))  # noqa: B905
 
-    ask("eps eps_added_to", eps, new)
     ask("gamma beta", new_parameters, new)
-    read = Reader(*[found.get(k) for k in ("eps", "eps_added_to", "gamma", "beta")])
+    ask("eps eps_added_to", eps, new)
+    ask("infer_moves", infer_moves, new)
+    read = Reader(*[found.get(k) for k in Reader._fields])
     ask("normalizes_with", normalizes_with, new, read)
-    ask("average momentum start", first_steps, new, read)
+    ask("average weight start", first_steps, new, read)
     ask("running_var", running_var, new, read, found)
     ask("axis", axis, images or new)
-    if found.get("axis") is not None:
-        ask("running_var_images", running_var_images, images or new, read, found)
-    ask("infer_moves", infer_moves, new)
+    ask("running_var_images", running_var_images, images or new, read, found)
     ask("plain", plain, new)
     ask("batch_of_one", batch_of_one, new)
     ask("large_mean", large_mean, new)
@@ -164,9 +163,9 @@ def _reason(error: Exception) -> str:
 
 
 def batch(k: int, rows: int = ROWS) -> np.ndarray:
-    """The kth batch: (rows, C), with means from −50 to 60 and variances from 0.01 to 400."""
+    """The kth batch: (rows, C), with means around −5 to 6 and deviations around 0.3 to 8."""
     rng = np.random.default_rng(k)
-    std, mean = np.geomspace(0.1, 20, C), np.linspace(-50, 60, C)
+    std, mean = np.geomspace(0.3, 8, C), np.linspace(-5, 6, C)
     return rng.normal(rng.permutation(mean), rng.permutation(std), (rows, C)).astype(np.float32)
 
 
@@ -206,52 +205,68 @@ def _round(v: float) -> float:
 # Training ----------------------------------------------------------------------------------------
 
 
+def _alternating(std: Any, rows: int = ROWS) -> np.ndarray:
+    """Rows of ±std: their mean is 0, and their biased variance std²."""
+    return np.array([[1], [-1]] * (rows // 2), np.float32) * np.full(C, std, np.float32)
+
+
+def _divisor(new: Callable) -> float:
+    """√(m/(m − 1)) for m = 8 where a layer divides by the unbiased deviation, 1 by the biased one.
+
+    The output for ±100 is ±γ in the one case, and smaller by the factor √(m/(m − 1)) in the other:
+    that is 1.07 for eight rows and 1.41 for two. Their ratio tells, whatever γ is.
+    """
+    two, eight = (_f64(new(C).train(_alternating(100, rows))).std(0) for rows in (2, ROWS))
+    factor = _same(eight / two, 0.01)
+    unbiased = np.sqrt(ROWS / (ROWS - 1))
+    for known in 1.0, float(unbiased):
+        if factor is not None and abs(factor - (np.sqrt(2) / unbiased if known > 1 else 1)) < 0.01:
+            return known
+    raise Unknown("outputs for ±100 in two and in eight rows fit no variance of the batch")
+
+
+def new_parameters(new: Callable) -> tuple[float, float]:
+    """γ and β of a new layer: the mean of y = γ (x − μ)/σ + β is β, and its deviation is γ.
+
+    From a batch of ±100, where ε does not show. A layer that divides by the unbiased deviation
+    makes y smaller by a factor that is known.
+    """
+    _line(batch(1), new(C).train(batch(1)))
+    y = _f64(new(C).train(_alternating(100)))
+    gammas, betas = y.std(0) * _divisor(new) * np.sign(y[0] - y[1]), y.mean(0)
+    gamma, beta = _same(gammas), _same(betas, 0, 1e-4)
+    if gamma is None or beta is None:
+        each = ", ".join(f"{g:.3g} and {b:.3g}" for g, b in zip(gammas, betas))  # noqa: B905
+        raise Unknown(f"γ and β differ between channels: {each}")
+    return _round(gamma), round(beta, 5)
+
+
 def eps(new: Callable) -> tuple[float, str]:
     """ε and where it is added, from one batch whose channels have tiny variances.
 
-    Channel c holds ±d_c, so that its mean is 0 and its variance d_c². With r = output / (γ d / d),
-    the output compared with that of a large batch ±100 (there ε does not show, and γ drops out),
+    Channel c holds ±d_c, so that its mean is 0 and its variance d_c². Let r be the deviation of the
+    output, divided by that of a large batch ±100, where ε does not show: so γ drops out, and
 
         r = d / √(d² + ε)   or   r = d / (d + ε),   so   ε = d² (1/r² − 1)   or   ε = d (1/r − 1).
 
     Each channel gives an ε. Of the two formulas the right one is that which gives the same in all.
+    (A layer that divides by the unbiased deviation has it in the place of d.)
     """
-    d = (10.0 ** np.linspace(-4, -0.5, C)).astype(np.float32)
-    signs = np.array([[1], [-1]] * (ROWS // 2), np.float32)
-    small, large = new(C).train(signs * d), new(C).train(signs * np.full_like(d, 100))
-    r = np.abs(_f64(small)).mean(0) / np.abs(_f64(large)).mean(0)
-    inside, outside = d**2 * (1 / r**2 - 1), d * (1 / r - 1)
-    if (np.abs(1 / r - 1) < 1e-4).all():
-        return 0.0, "variance"
+    d = 10.0 ** np.linspace(-6, -0.5, C)
+    small, large = (_f64(new(C).train(_alternating(std))) for std in (d, 100))
+    r = small.std(0) / large.std(0)
     shows = 1 / r - 1 > 0.02
+    if not shows.any():
+        return 0.0, "variance"
+    d *= _divisor(new)
+    inside, outside = d**2 * (1 / r**2 - 1), d * (1 / r - 1)
     for values, where in (inside, "variance"), (outside, "std"):
         if shows.sum() > 1 and _same(values[shows], 0.01) is not None:
             return _round(float(np.median(values[shows]))), where
     raise Unknown(
-        f"variances {d[0] ** 2:.0e} … {d[-1] ** 2:.0e} give no one ε: inside the root "
-        f"{inside.min():.1e} … {inside.max():.1e}, on the std {outside.min():.1e} … "
-        f"{outside.max():.1e}"
+        f"deviations {d[0]:.0e} … {d[-1]:.0e} give no one ε: inside the root {inside.min():.1e} … "
+        f"{inside.max():.1e}, on the std {outside.min():.1e} … {outside.max():.1e}"
     )
-
-
-def new_parameters(new: Callable) -> tuple[float, float]:
-    """γ and β of a new layer, from the mean and the slope of the output for one batch.
-
-    The mean of y = γ (x − μ) / σ + β is β; its slope in x, times the σ of the batch, is γ. A layer
-    that divides by the unbiased σ seems to have a γ that is smaller by √((m − 1)/m): with two and
-    with eight rows by other factors. Then γ is the slope divided by the factor.
-    """
-    gammas = []
-    for x in batch(1), batch(1)[:2]:
-        mean, var, m = _moments(x)
-        a, b = _line(x, new(C).train(x))
-        gammas.append(a * np.sqrt(var))
-    beta = _same(a * mean + b, 0, 1e-3)
-    seen, ratio = (_same(v, 0.01) for v in (gammas[0], gammas[0] / gammas[1]))
-    if seen is None or beta is None or ratio is None:
-        raise Unknown("differs between channels: γ " + ", ".join(f"{g:.3g}" for g in gammas[0]))
-    unbiased = abs(ratio - np.sqrt(2 * (ROWS - 1) / ROWS)) < 0.01
-    return _round(seen / np.sqrt((ROWS - 1) / ROWS) if unbiased else seen), round(beta, 5)
 
 
 class Reader(NamedTuple):
@@ -261,6 +276,7 @@ class Reader(NamedTuple):
     eps_added_to: str | None
     gamma: float | None
     beta: float | None
+    infer_moves: bool | None
 
     def std(self, var: np.ndarray) -> np.ndarray:
         """What a layer divides by, for a variance."""
@@ -275,6 +291,8 @@ class Reader(NamedTuple):
         """
         if self.eps is None or self.gamma is None or self.beta is None:
             raise Unknown("needs ε, γ and β")
+        if self.infer_moves is not False:
+            raise Unknown("needs inference that depends on the running statistics alone")
         channels = np.shape(like)[axis]
         zeros, hundreds = (layer.infer(np.full_like(like, v)) for v in (0, 100))
         b, top = (np.moveaxis(_f64(y), axis, -1).reshape(-1, channels) for y in (zeros, hundreds))
@@ -342,7 +360,7 @@ def weights(new: Callable, read: Reader, rows: tuple[int, ...]) -> list[float]:
     return found
 
 
-def first_steps(new: Callable, read: Reader) -> tuple[str, float, tuple]:
+def first_steps(new: Callable, read: Reader) -> tuple[str, float | None, tuple]:
     """How the running statistics follow the batches: from the weights w₁, w₂, w₃ of three.
 
         w, w, w                         a moving average
@@ -371,13 +389,14 @@ def first_steps(new: Callable, read: Reader) -> tuple[str, float, tuple]:
         kind, momentum, fourth = "debiased", 1 - d, 1 / (1 + d + d**2 + d**3)
         if abs(d - 1) < 1e-3:
             kind, momentum = "cumulative", 0.0
-        start = 0.0, _hidden_start(new, read, d)
+        else:
+            start = 0.0, _hidden_start(new, read, d)
     if abs(half / fourth - 1) > 1e-2:
         raise Unknown(
             f"a batch of {ROWS} has the weight {w[2]:.4g} and one of {ROWS // 2} {half:.4g}: "
             f"it depends on the number of rows ({kind})"
         )
-    return kind, _round(momentum), start
+    return kind, None if kind == "cumulative" else _round(momentum), start
 
 
 def _start(values: np.ndarray) -> float | None:
@@ -401,7 +420,7 @@ def _hidden_start(new: Callable, read: Reader, d: float) -> float:
 
 def _weight_of(found: dict, k: int) -> float:
     """The weight of the kth batch, k = 1, 2, …, as the answers so far say."""
-    w, kind = found["momentum"], found["average"]
+    w, kind = found["weight"], found["average"]
     if kind == "debiased":
         return w / (1 - (1 - w) ** k)
     if kind == "cumulative":
@@ -427,6 +446,8 @@ def running_var_images(images: Callable, read: Reader, found: dict) -> str:
     """The same for images: frameworks may have another kernel for them."""
     if "average" not in found or found["average"] == "none":
         raise Unknown("needs the weights of the batches")
+    if "axis" not in found:
+        raise Unknown("needs the axis of the channels")
     return _which_var(images(4), [_cube(k) for k in range(3)], read, found, found["axis"])
 
 
@@ -444,13 +465,13 @@ def _which_var(layer: Any, batches: list, read: Reader, found: dict, axis: int) 
 
 def _predict(name: str, var: np.ndarray, batches: list, found: dict) -> list[np.ndarray]:
     """The running variances after each batch, of which (biased variance, m) are given."""
-    predicted, d = [], 1 - found["momentum"]
+    predicted, debiased = [], found["average"] == "debiased"
     for k, (biased, m) in enumerate(batches, 1):
         w = _weight_of(found, k)
         new = biased * (m / (m - 1) if name == "unbiased" else 1)
         var = new if w == 1 else (1 - w) * var + w * new  # what is there may be NaN
-        debiased = found["average"] == "debiased"
-        predicted.append(var + found["start"][1] * d**k / (1 - d**k) if debiased else var)
+        d = (1 - found["weight"]) ** k if debiased else 0.0
+        predicted.append(var + found["start"][1] * d / (1 - d) if debiased else var)
     return predicted
 
 
@@ -490,10 +511,12 @@ def infer_moves(new: Callable) -> bool:
     """
     layer, x = new(C), batch(1)
     layer.train(batch(0))
-    before = _f64(layer.infer(x[:2]))
-    if not np.allclose(_f64(layer.infer(x))[:2], before, 1e-3, 1e-3):
+    before, again = (_f64(layer.infer(x[:2])) for _ in range(2))
+    if not np.array_equal(before, again, equal_nan=True):
+        return True
+    if not np.allclose(_f64(layer.infer(x))[:2], before, 1e-3, 1e-3, equal_nan=True):
         raise Unknown("in inference the output of a row depends on its neighbours in the batch")
-    return not np.array_equal(before, _f64(layer.infer(x[:2])))
+    return False
 
 
 def plain(new: Callable) -> str:
@@ -586,11 +609,11 @@ def names(new: Callable, read: Reader, found: dict) -> tuple[dict[str, str], str
     mean, var = read.running(layer, batch(0))
     candidates = {"mean": mean, "var": var, "inverse std": 1 / read.std(var)}
     if found.get("average") == "debiased":
-        share = 1 - (1 - found["momentum"]) ** 3
+        share = 1 - (1 - found["weight"]) ** 3
         candidates.update({"hidden mean": share * mean, "hidden var": share * var})
     numbers = {"eps": read.eps}
-    if found.get("average") not in (None, "none"):
-        numbers.update({"momentum, new": found["momentum"], "momentum, old": 1 - found["momentum"]})
+    if found.get("weight"):
+        numbers.update({"momentum, new": found["weight"], "momentum, old": 1 - found["weight"]})
     kept = {"gamma": np.full(C, read.gamma), "beta": np.full(C, read.beta)}
     roles: dict[str, str] = {}
     weighs = None
@@ -601,7 +624,7 @@ def names(new: Callable, read: Reader, found: dict) -> tuple[dict[str, str], str
         if value.size == 1 and float(value) - float(np.ravel(old.get(name, 0.0))[0]) == 3:
             role = "batches"
         elif value.size == 1:
-            role = _first(numbers, value)
+            role = _first({k: v for k, v in numbers.items() if k.split(",")[0] not in roles}, value)
         else:
             still = name in old and np.array_equal(old[name], value)
             role = _first(kept if still else candidates, value)
