@@ -46,8 +46,9 @@ class Framework:
         return answer
 
     def new(self, channels: int, ndim: int = 2, state: dict[str, Any] | None = None) -> "Layer":
+        """A layer with the framework's defaults, or of a state by the framework's own names."""
         made = self.call(do="new", channels=channels, ndim=ndim, **state or {})
-        return Layer(self, made["layer"])
+        return (PlainLayer if made["plain"] else Layer)(self, made["layer"])
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -65,11 +66,13 @@ class Layer:
     def infer(self, x: np.ndarray) -> np.ndarray:
         return self._call("infer", x=x)["y"]
 
-    def plain(self, x: np.ndarray) -> np.ndarray:
-        return self._call("plain", x=x)["y"]
-
     def state(self) -> dict[str, Any]:
         return self._call("state")
 
     def _call(self, do: str, **arrays: Any) -> dict[str, Any]:
         return self.framework.call(do=do, layer=self.number, **arrays)
+
+
+class PlainLayer(Layer):
+    def plain(self, x: np.ndarray) -> np.ndarray:
+        return self._call("plain", x=x)["y"]

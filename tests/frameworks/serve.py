@@ -45,7 +45,7 @@ def main(path, kind):
             if do == "new":
                 channels, ndim = call.pop("channels"), call.pop("ndim")
                 layers.append(getattr(adapter, kind)(channels, ndim, call or None))
-                answer = {"layer": len(layers) - 1}
+                answer = {"layer": len(layers) - 1, "plain": hasattr(layers[-1], "plain")}
             elif do == "state":
                 answer = layers[number].state()
             else:

@@ -68,5 +68,3 @@ class Batch(Ema):
         return {"counter": int(counter), "mean": np.asarray(mean), "var": np.asarray(var)}
 
 
-class Default(Ema):
-    mode = {}

@@ -5,11 +5,11 @@ from numpy_ml.neural_nets.layers import BatchNorm1D, BatchNorm2D
 class Layer:
     def __init__(self, channels, ndim, state=None):
         self.layer = {2: BatchNorm1D, 4: BatchNorm2D}[ndim]()
-        np.random.seed(0)  # the scale of a new layer is random
         self.layer.forward(np.zeros((2,) * (ndim - 1) + (channels,)), retain_derived=False)
+        self.layer.parameters["scaler"][:] = 1  # of a new layer it is random, from 0 to 1
         if state:
             self.layer.epsilon, self.layer.momentum = state["epsilon"], state["momentum"]
-            self.layer.parameters.update({k: state[k] for k in self.layer.parameters})
+            self.layer.parameters.update({name: state[name] for name in self.layer.parameters})
 
     def plain(self, x):
         return self.layer.forward(x)
