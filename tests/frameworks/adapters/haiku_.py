@@ -16,8 +16,13 @@ class Layer:
         example = np.zeros((2,) * (ndim - 1) + (channels,), np.float32)
         self.params, self.moving = self.layer.init(jax.random.key(0), example, True)
         if state:
-            put = lambda tree: {k: {n: state[self.name(k, n)] for n in v} for k, v in tree.items()}
-            self.params, self.moving = put(self.params), put(self.moving)
+            self.params, self.moving = (
+                {
+                    k: {n: np.reshape(state[self.name(k, n)], a.shape) for n, a in v.items()}
+                    for k, v in tree.items()
+                }
+                for tree in (self.params, self.moving)
+            )
 
     def name(self, module, name):
         """bn/~/mean_ema and average: mean_ema/average."""

@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import objax
 
@@ -10,7 +11,8 @@ class Layer:
         options = {name: state[name] for name in ("eps", "momentum")} if state else {}
         self.layer = self.kinds[ndim](channels, **options)
         for name in self.arrays if state else []:
-            getattr(self.layer, name).assign(objax.functional.jnp.array(state[name]))
+            variable = getattr(self.layer, name)
+            variable.assign(jnp.array(state[name]).reshape(variable.value.shape))
 
     def plain(self, x):
         return np.asarray(self.layer(x))
