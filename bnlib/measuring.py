@@ -428,30 +428,29 @@ def _weight_of(found: dict, k: int) -> float:
     return 1.0 if kind == "replaced" and k == 1 else w
 
 
-def running_var(new: Callable, read: Reader, found: dict, axis: int = 1) -> str:
+def running_var(new: Callable, read: Reader, found: dict) -> str:
     """Which variance goes into the running one, from one batch; verified on a second and a third.
 
     After a batch var = (1 − w) var₀ + w f σ², with w known from the mean: so f, which is 1 for the
     biased variance and m/(m − 1) for the unbiased one. Later batches have other m.
     """
-    if "average" not in found:
-        raise Unknown("needs the weights of the batches")
-    if found["average"] == "none":
-        raise Unknown("the running statistics do not move")
     batches = [batch(k, rows) for k, rows in enumerate((ROWS, ROWS // 2, 3))]
-    return _which_var(new(C), batches, read, found, 1)
+    return _which_var(new, batches, read, found, 1)
 
 
 def running_var_images(images: Callable, read: Reader, found: dict) -> str:
     """The same for images: frameworks may have another kernel for them."""
-    if "average" not in found or found["average"] == "none":
-        raise Unknown("needs the weights of the batches")
     if "axis" not in found:
         raise Unknown("needs the axis of the channels")
-    return _which_var(images(4), [_cube(k) for k in range(3)], read, found, found["axis"])
+    return _which_var(images, [_cube(k) for k in range(3)], read, found, found["axis"])
 
 
-def _which_var(layer: Any, batches: list, read: Reader, found: dict, axis: int) -> str:
+def _which_var(new: Callable, batches: list, read: Reader, found: dict, axis: int) -> str:
+    if "average" not in found:
+        raise Unknown("needs the weights of the batches")
+    if found["average"] == "none":
+        raise Unknown("the running statistics do not move")
+    layer = new(batches[0].shape[axis])
     start, used = read.running(layer, batches[0], axis)[1], []
     for x in batches:
         layer.train(x)
@@ -591,8 +590,8 @@ def float16(new: Callable) -> str:
         return _reason(error)
     right = _f64(new(C).train(x.astype(np.float32)))
     said = f"{y.dtype} out" if np.allclose(_f64(y), right, 0, 0.02) else f"{y.dtype}, wrong"
-    state = [np.asarray(v) for v in layer.state().values()] if hasattr(layer, "state") else []
-    dtypes = sorted({str(v.dtype) for v in state if v.size > 1})
+    state = _arrays(layer) if hasattr(layer, "state") else {}
+    dtypes = sorted({str(v.dtype) for v in state.values() if v.size > 1})
     return said + (f", state {' and '.join(dtypes)}" if dtypes else "")
 
 
@@ -606,10 +605,10 @@ def names(new: Callable, read: Reader, found: dict) -> tuple[dict[str, str], str
     layer = new(C)
     if not hasattr(layer, "state"):
         raise Unknown("the layer was given without state()")
-    old = {name: np.array(v) for name, v in layer.state().items() if v is not None}
+    old = _arrays(layer)
     for k in range(3):
         layer.train(batch(k))
-    new_state = {name: np.array(v) for name, v in layer.state().items() if v is not None}
+    new_state = _arrays(layer)
     mean, var = read.running(layer, batch(0))
     candidates = {"mean": mean, "var": var, "inverse std": 1 / read.std(var)}
     if found.get("average") == "debiased":
@@ -623,8 +622,6 @@ def names(new: Callable, read: Reader, found: dict) -> tuple[dict[str, str], str
     weighs = None
     for name, value in new_state.items():
         role: str | None
-        if value.dtype.kind not in "fiu":
-            continue
         if value.size == 1 and float(value) - float(np.ravel(old.get(name, 0.0))[0]) == 3:
             role = "batches"
         elif value.size == 1:
@@ -638,6 +635,11 @@ def names(new: Callable, read: Reader, found: dict) -> tuple[dict[str, str], str
         entry = name if value.ndim < 2 else f"{name} {value.shape}"
         roles[key] = f"{roles[key]}, {entry}" if key in roles else entry
     return roles, weighs
+
+
+def _arrays(layer: Any) -> dict[str, np.ndarray]:
+    state = {name: np.asarray(v).copy() for name, v in layer.state().items() if v is not None}
+    return {name: v for name, v in state.items() if v.dtype.kind in "fiu"}
 
 
 def _first(candidates: dict[str, Any], value: np.ndarray) -> str | None:

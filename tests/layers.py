@@ -1,4 +1,4 @@
-"""A BatchNorm layer of NumPy that can be given each framework's habits, for the tests of measure."""
+"""A BatchNorm layer of NumPy that takes on the habits of any framework, for measure to find."""
 
 import numpy as np
 
@@ -20,6 +20,12 @@ HABITS = {
     "infer_by_batch": False,
     "infer_moves": False,
     "shape": (-1,),
+    "images": None,
+    "activation": False,
+    "noise": 0.0,
+    "every_pixel": False,
+    "grows": False,
+    "train_raises": False,
 }
 
 
@@ -38,29 +44,40 @@ class Layer:
         mean, var = self._shaped(mean, x), self._shaped(var, x)
         with np.errstate(divide="ignore", invalid="ignore"):
             std = np.sqrt(var) + self.eps if self.on_std else np.sqrt(var + self.eps)
-            return np.float32(self.gamma * (x - mean) / std + self.beta)
+            y = np.float32(self.gamma * (x - mean) / std + self.beta)
+        return np.maximum(y, 0) if self.activation else y
 
     def _batch(self, x):
         over = tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
+        if self.noise:
+            x = x + self.noise * np.arange(len(x)).reshape([-1] + [1] * (x.ndim - 1)) ** 2
         m = x.size // x.shape[self.axis]
         mean = x.mean(over)
         var = (x**2).mean(over) - mean**2 if self.one_pass else x.var(over, dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return mean, {"biased": var, "unbiased": np.float64(var) * m / (m - 1)}, m
+            kinds = {"biased": var, "unbiased": np.float64(var) * m / (m - 1), "doubled": 2 * var}
+            return mean, kinds, m
 
     def _weight(self, m):
         if self.average == "cumulative" or (self.average == "replaced" and self.steps == 1):
             return 1 / self.steps
+        if self.grows:
+            return 0.1 * (self.steps + 1)
         return 1 - np.exp(-m / 80) if self.average == "by size" else self.momentum
 
     def train(self, x):
+        if self.train_raises:
+            raise RuntimeError("no kernel")
+        if self.every_pixel and x.ndim == 4:
+            return np.zeros_like(x)
         if len(x) == 1 and self.one == "raises":
             raise ValueError("expected more than one row\nand more")
         if len(x) == 1 and self.one == "unchanged":
             return x
         mean, var, m = self._batch(x)
         self.steps += 1
-        w, new = self._weight(m), (mean, var[self.running])
+        kind = self.images if self.images and x.ndim == 4 else self.running
+        w, new = self._weight(m), (mean, var[kind])
         self.hidden = [
             v if w == 1 else (1 - w) * h + w * v for h, v in zip(self.hidden, new, strict=True)
         ]
