@@ -19,8 +19,8 @@ class Ema:
             self.put(state)
 
     def put(self, state):
-        first = getattr(self.layer, "ema_first_time_index")
-        self.moving = self.moving.set(first, jax.numpy.array(state["first_time"]))
+        first = jax.numpy.array(bool(state["first_time"]))
+        self.moving = self.moving.set(self.layer.ema_first_time_index, first)
         arrays = jax.numpy.array(state["mean"]), jax.numpy.array(state["var"])
         self.moving = self.moving.set(self.layer.ema_state_index, arrays)
 
@@ -60,11 +60,12 @@ class Batch(Ema):
 
     def put(self, state):
         hidden = tuple(jax.numpy.array(state[name]) for name in ("mean", "var"))
-        value = jax.numpy.array(state["counter"]), *hidden
-        self.moving = self.moving.set(self.layer.batch_state_index, value)
+        self.moving = self.moving.set(self.layer.batch_counter, jax.numpy.array(state["counter"]))
+        self.moving = self.moving.set(self.layer.batch_state_index, hidden)
 
     def get(self):
-        counter, mean, var = self.moving.get(self.layer.batch_state_index)
-        return {"counter": int(counter), "mean": np.asarray(mean), "var": np.asarray(var)}
+        mean, var = self.moving.get(self.layer.batch_state_index)
+        counter = int(self.moving.get(self.layer.batch_counter))
+        return {"counter": counter, "mean": np.asarray(mean), "var": np.asarray(var)}
 
 

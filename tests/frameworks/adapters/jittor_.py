@@ -1,4 +1,12 @@
-import jittor
+import os
+import sys
+
+# It compiles at its first import, with what this tells; in an environment it is not found.
+config = "python%d.%d-config" % sys.version_info[:2]
+os.environ.setdefault("nvcc_path", "")  # no GPU
+os.environ.setdefault("python_config_path", os.path.join(sys.base_prefix, "bin", config))
+
+import jittor  # noqa: E402
 
 
 class Layer:

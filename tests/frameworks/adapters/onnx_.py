@@ -1,7 +1,12 @@
 """A model of one node, in the form that exporters write: the arrays are initializers."""
 
+import io
+
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+import openvino
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnxruntime import InferenceSession
 
 
 class Layer:
@@ -32,8 +37,6 @@ class Layer:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
 
     def run(self, model, x):
-        from onnx.reference import ReferenceEvaluator
-
         return ReferenceEvaluator(model).run(None, {"X": x})
 
     def plain(self, x):
@@ -53,18 +56,27 @@ class Layer:
 
 class Onnxruntime(Layer):
     def run(self, model, x):
-        from onnxruntime import InferenceSession
-
         session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         return session.run(None, {"X": x})
 
 
 class Openvino(Layer):
+    """Its own BatchNormInference has other names, and no momentum: the ONNX node brings that."""
+
+    theirs = dict(zip(Layer.arrays, ("gamma", "beta", "mean", "variance")))
+
+    def __init__(self, channels, ndim, state=None):
+        if state:
+            arrays = {name: state[own] for name, own in self.theirs.items()}
+            state = {**arrays, "epsilon": state["epsilon"], "momentum": 0.9}
+        super().__init__(channels, ndim, state)
+
     def run(self, model, x):
-        import io
-
-        import openvino
-
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(io.BytesIO(model.SerializeToString())), "CPU")
-        return list(compiled(x).values())
+        file = io.BytesIO(model.SerializeToString())
+        return list(core.compile_model(core.read_model(file), "CPU")(x).values())
+
+    def state(self):
+        state = super().state()
+        arrays = {own: state[name] for name, own in self.theirs.items()}
+        return {**arrays, "epsilon": state["epsilon"]}

@@ -1,13 +1,18 @@
 """Layers that are, or hold, modules of torch."""
 
-import numpy as np
+import sys
+from unittest import mock
+
 import torch
+
+# A torchvision that was built for another torch misses these at import, and needs them nowhere here.
+library = torch.library.Library("torchvision", "FRAGMENT")
+for name in "nms", "qnms":
+    library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 class Layer:
     """One whose `make` returns a module; the state is that module's state_dict."""
-
-    eps, momentum = "eps", "momentum"
 
     def __init__(self, channels, ndim, state=None):
         state = state or {}
@@ -82,6 +87,7 @@ class Fastai(Layer):
 
 class Speechbrain(Layer):
     def make(self, channels, ndim, **numbers):
+        sys.modules["torchaudio"] = mock.MagicMock()  # whose binary wants CUDA
         from speechbrain.nnet.normalization import BatchNorm1d, BatchNorm2d
 
         return {2: BatchNorm1d, 4: BatchNorm2d}[ndim](input_size=channels, **numbers)

@@ -19,9 +19,9 @@ class Layer:
     def run(self, x, **mode):
         builder = relax.BlockBuilder()
         dtype = str(x.dtype)
-        inputs = [relax.Var("x", relax.TensorStructInfo(x.shape, dtype))]
+        inputs = [relax.Var("x", relax.TensorType(x.shape, dtype))]
         for name, v in self.values.items():
-            inputs.append(relax.Var(name, relax.TensorStructInfo(v.shape, dtype)))
+            inputs.append(relax.Var(name, relax.TensorType(v.shape, dtype)))
         with builder.function("main", inputs):
             out = builder.emit(relax.op.nn.batch_norm(*inputs, axis=1, **mode))
             builder.emit_func_output(out)
