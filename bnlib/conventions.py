@@ -7,7 +7,7 @@ from one to another. `measure` finds out what an unknown layer does.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ def _other(weight: float) -> float:
 
 
 def _load() -> dict[str, Convention]:
-    record = json.loads(Path(__file__).with_name("frameworks.json").read_text("utf-8"))
+    record = json.loads(files("bnlib").joinpath("frameworks.json").read_text("utf-8"))
     known = {field.name for field in fields(Convention)}
     return {
         name: Convention(**{k: v for k, v in row.items() if k in known})
