@@ -437,19 +437,18 @@ def _by_our_names(state: Mapping[str, Any], source: str, convention: Convention)
         if own[ours] is None:
             raise ValueError(f"state has no {names[ours]}; expected an array {form}")
     _check_presence(state, source, own, names)
-    mean = _as_array(names[statistics[0]], own[statistics[0]])
-    shape = tuple(mean.size if n < 0 else n for n in convention.shape)
-    if mean.shape != shape or not mean.size:
-        raise ValueError(f"{names[statistics[0]]} has shape {mean.shape}; expected {form}")
+    raw = _as_array(names[statistics[0]], own[statistics[0]])
+    mean = _flat(raw)
+    if mean.ndim != 1 or not mean.size or raw.ndim == 1 < len(convention.shape):
+        raise ValueError(f"{names[statistics[0]]} has shape {raw.shape}; expected {form}")
     if own["gamma"] is None:
         own["gamma"] = np.ones_like(mean)
     if own["beta"] is None:
         own["beta"] = np.zeros_like(mean)
     for ours in *statistics, "gamma", "beta":
         name = names.get(ours, ours)
-        own[ours] = _as_array(name, own[ours]).copy()
-        check_array(name, own[ours], shape)
-        own[ours] = own[ours].ravel()
+        own[ours] = _flat(_as_array(name, own[ours])).copy()
+        check_array(name, own[ours], mean.shape)
         bad = np.flatnonzero(~np.isfinite(own[ours]))
         if bad.size:
             k = bad[0]
@@ -461,6 +460,11 @@ def _by_our_names(state: Mapping[str, Any], source: str, convention: Convention)
             k = bad[0]
             raise ValueError(f"{names[ours]}[{k}] is {own[ours][k]}; expected 0 or more")
     return own
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """(C,) of (1, C, 1, 1) and the like, with as many axes as the layer's inputs."""
+    return array.ravel() if array.ndim > 1 and array.size == max(array.shape) else array
 
 
 def _check_presence(

@@ -1,0 +1,78 @@
+"""A framework that runs in its own Python, as `bnlib.conventions.measure` wants its layers."""
+
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import serve
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+DECLARED = tomllib.loads((HERE / "frameworks.toml").read_text())
+ROWS, ENVIRONMENTS = DECLARED["rows"], DECLARED["environments"]
+
+
+def folder(environment: str) -> Path:
+    return ROOT / ".venv-frameworks" / environment
+
+
+class Framework:
+    """A row of frameworks.toml, running; `new` makes a layer of it."""
+
+    def __init__(self, row: str) -> None:
+        declared = ROWS[row]
+        module, kind = declared["adapter"].split(":")
+        python = folder(declared["environment"]) / "bin" / "python"
+        command = [python, "-I", HERE / "serve.py", HERE / "adapters" / f"{module}.py", kind]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if not os.environ.get("BNLIB_SHOW") else None,
+            env={**os.environ, **declared.get("env", {})},
+        )
+
+    def call(self, **message: Any) -> dict[str, Any]:
+        serve.write(self.process.stdin, message)
+        answer = serve.read(self.process.stdout)
+        if answer is None:
+            raise RuntimeError(f"the process of the framework ended: {self.process.wait()}")
+        if "error" in answer:
+            kind, _, text = answer["error"].partition(": ")
+            raise type(kind, (Exception,), {})(text)  # as the framework calls it
+        return answer
+
+    def new(self, channels: int, ndim: int = 2, state: dict[str, Any] | None = None) -> "Layer":
+        """A layer with the framework's defaults, or of a state by the framework's own names."""
+        made = self.call(do="new", channels=channels, ndim=ndim, **state or {})
+        return (PlainLayer if made["plain"] else Layer)(self, made["layer"])
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+class Layer:
+    def __init__(self, framework: Framework, number: int) -> None:
+        self.framework, self.number = framework, number
+
+    def train(self, x: np.ndarray) -> np.ndarray:
+        return self._call("train", x=x)["y"]
+
+    def infer(self, x: np.ndarray) -> np.ndarray:
+        return self._call("infer", x=x)["y"]
+
+    def state(self) -> dict[str, Any]:
+        return self._call("state")
+
+    def _call(self, do: str, **arrays: Any) -> dict[str, Any]:
+        return self.framework.call(do=do, layer=self.number, **arrays)
+
+
+class PlainLayer(Layer):
+    def plain(self, x: np.ndarray) -> np.ndarray:
+        return self._call("plain", x=x)["y"]
