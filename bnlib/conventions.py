@@ -7,7 +7,7 @@ from one to another. `measure` finds out what an unknown layer does.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ def _other(weight: float) -> float:
 
 
 def _load() -> dict[str, Convention]:
-    record = json.loads(Path(__file__).with_name("frameworks.json").read_text("utf-8"))
+    record = json.loads(files("bnlib").joinpath("frameworks.json").read_text("utf-8"))
     known = {field.name for field in fields(Convention)}
     return {
         name: Convention(**{k: v for k, v in row.items() if k in known})
@@ -438,7 +438,9 @@ def _by_our_names(state: Mapping[str, Any], source: str, convention: Convention)
             raise ValueError(f"state has no {names[ours]}; expected an array {form}")
     _check_presence(state, source, own, names)
     raw = _as_array(names[statistics[0]], own[statistics[0]])
-    mean = _flat(raw)
+    # (1, C, 1, 1) has as many axes as the inputs of the layer had.
+    flat = _flat if len(convention.shape) > 1 else np.asarray
+    mean = flat(raw)
     if mean.ndim != 1 or not mean.size or raw.ndim == 1 < len(convention.shape):
         raise ValueError(f"{names[statistics[0]]} has shape {raw.shape}; expected {form}")
     if own["gamma"] is None:
@@ -447,7 +449,7 @@ def _by_our_names(state: Mapping[str, Any], source: str, convention: Convention)
         own["beta"] = np.zeros_like(mean)
     for ours in *statistics, "gamma", "beta":
         name = names.get(ours, ours)
-        own[ours] = _flat(_as_array(name, own[ours])).copy()
+        own[ours] = flat(_as_array(name, own[ours])).copy()
         check_array(name, own[ours], mean.shape)
         bad = np.flatnonzero(~np.isfinite(own[ours]))
         if bad.size:
@@ -463,7 +465,7 @@ def _by_our_names(state: Mapping[str, Any], source: str, convention: Convention)
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    """(C,) of (1, C, 1, 1) and the like, with as many axes as the layer's inputs."""
+    """(C,) of (1, C, 1, 1), (1, C) and the like."""
     return array.ravel() if array.ndim > 1 and array.size == max(array.shape) else array
 
 

@@ -129,7 +129,8 @@ def measure(new: Callable, images: Callable | None = None) -> Measured:
         """Answer a question, or say why not."""
         keys = names.split()
         try:
-            answer = question(*arguments)
+            with np.errstate(all="ignore"):  # of a batch of one, also in a layer of NumPy
+                answer = question(*arguments)
         except Exception as error:
             found["unknown"][names.replace(" ", ", ")] = _reason(error)
             return
@@ -299,8 +300,7 @@ class Reader(NamedTuple):
         if np.ptp(b, 0).max() > 1e-5 * np.abs(b).max():
             raise Unknown("in inference equal rows have unequal outputs")
         a = (top[0] - b[0]) / 100
-        with np.errstate(divide="ignore", invalid="ignore"):
-            std, mean = self.gamma / a, (self.beta - b[0]) / a
+        std, mean = self.gamma / a, (self.beta - b[0]) / a
         inside = self.eps_added_to == "variance"
         return mean, std**2 - self.eps if inside else (std - self.eps) ** 2
 
@@ -323,10 +323,9 @@ def normalizes_with(new: Callable, read: Reader) -> str:
         "running": read.running(layer, x),
         "running, before the step": before,
     }
-    with np.errstate(invalid="ignore"):
-        for name, (center, v) in candidates.items():
-            if np.allclose(y, read.gamma * (x - center) / read.std(v) + read.beta, 1e-2, 1e-3):
-                return name
+    for name, (center, v) in candidates.items():
+        if np.allclose(y, read.gamma * (x - center) / read.std(v) + read.beta, 1e-2, 1e-3):
+            return name
     raise Unknown("the second batch is normalized neither by its own nor by the running statistics")
 
 

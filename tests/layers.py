@@ -42,9 +42,8 @@ class Layer:
 
     def _normalize(self, x, mean, var):
         mean, var = self._shaped(mean, x), self._shaped(var, x)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            std = np.sqrt(var) + self.eps if self.on_std else np.sqrt(var + self.eps)
-            y = np.float32(self.gamma * (x - mean) / std + self.beta)
+        std = np.sqrt(var) + self.eps if self.on_std else np.sqrt(var + self.eps)
+        y = np.float32(self.gamma * (x - mean) / std + self.beta)
         return np.maximum(y, 0) if self.activation else y
 
     def _batch(self, x):
@@ -54,9 +53,8 @@ class Layer:
         m = x.size // x.shape[self.axis]
         mean = x.mean(over)
         var = (x**2).mean(over) - mean**2 if self.one_pass else x.var(over, dtype=np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            kinds = {"biased": var, "unbiased": np.float64(var) * m / (m - 1), "doubled": 2 * var}
-            return mean, kinds, m
+        kinds = {"biased": var, "unbiased": np.float64(var) * m / (m - 1), "doubled": 2 * var}
+        return mean, kinds, m
 
     def _weight(self, m):
         if self.average == "cumulative" or (self.average == "replaced" and self.steps == 1):
