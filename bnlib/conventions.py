@@ -30,6 +30,7 @@ class Convention:
         how: "measured" (by `make frameworks` on that date), "last measured" (it could not be run
             again, or not yet) or "documented".
         source: an address, where the row is not measured.
+        why: why it was not measured again, where it was not.
         names: bnlib's name of each part of the state → the framework's own, in the order of its
             arguments or its file.
         momentum_weighs: "new" when the momentum is the weight of the new batch in the running
@@ -57,6 +58,7 @@ class Convention:
     least_eps: float = 0.0
     cumulative: bool = False
     round_trip: bool = False
+    why: str = ""
 
     @property
     def eps(self) -> float:

@@ -20,20 +20,24 @@ def folder(environment: str) -> Path:
 
 
 class Framework:
-    """A row of frameworks.toml, running; `new` makes a layer of it."""
+    """An adapter, running in some Python; `new` makes a layer of it."""
 
-    def __init__(self, row: str) -> None:
-        declared = ROWS[row]
-        module, kind = declared["adapter"].split(":")
-        python = folder(declared["environment"]) / "bin" / "python"
-        command = [python, "-I", HERE / "serve.py", HERE / "adapters" / f"{module}.py", kind]
+    def __init__(self, python: Path | str, adapter: Path, kind: str, **env: str) -> None:
         self.process = subprocess.Popen(
-            command,
+            [python, "-I", HERE / "serve.py", adapter, kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if not os.environ.get("BNLIB_SHOW") else None,
-            env={**os.environ, **declared.get("env", {})},
+            stderr=None if os.environ.get("BNLIB_SHOW") else subprocess.DEVNULL,
+            env={**os.environ, **env},
         )
+
+    @classmethod
+    def row(cls, name: str) -> "Framework":
+        """That of a row of frameworks.toml."""
+        row = ROWS[name]
+        module, kind = row["adapter"].split(":")
+        python = folder(row["environment"]) / "bin" / "python"
+        return cls(python, HERE / "adapters" / f"{module}.py", kind, **row.get("env", {}))
 
     def call(self, **message: Any) -> dict[str, Any]:
         serve.write(self.process.stdin, message)
