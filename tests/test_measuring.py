@@ -109,7 +109,7 @@ def test_float16():
         ({"average": "by size"}, "average, weight, start",
          "a batch of 8 has the weight 0.09516 and one of 4 0.04877: it depends on the number"),
         ({"infer_by_batch": True}, "infer_moves", "the output of a row depends on its neighbours"),
-        ({"plain_call": "neither"}, "plain", "neither the output of training nor that of inference"),
+        ({"plain_call": "neither"}, "plain", "neither the output of training nor that of infer"),
         ({"infer_moves": True}, "average, weight, start", "needs inference that depends on the"),
         ({"gamma": np.arange(1.0, 9)}, "gamma, beta", "differ between channels: 1 and 0, 2 and 0"),
         ({"activation": True}, "gamma, beta", "the output is no line in the input: an activation"),
