@@ -7,8 +7,9 @@ or makes all. One that cannot be made is left out, with the reason.
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 DECLARED = tomllib.loads((ROOT / "tests" / "frameworks" / "frameworks.toml").read_text())

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import serve
+import tomllib
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

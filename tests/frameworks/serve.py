@@ -51,7 +51,7 @@ def main(path, kind):
             else:
                 answer = {"y": np.asarray(getattr(layers[number], do)(call["x"]))}
         except Exception as error:
-            answer = {"error": "%s: %s" % (type(error).__name__, error)}
+            answer = {"error": f"{type(error).__name__}: {error}"}
         write(answers, answer)
 
 

@@ -14,8 +14,8 @@ class Ema:
             channels, "batch", **self.mode, **numbers
         )
         if state:
-            where = lambda layer: (layer.weight, layer.bias)
-            self.layer = eqx.tree_at(where, self.layer, (state["weight"], state["bias"]))
+            arrays = state["weight"], state["bias"]
+            self.layer = eqx.tree_at(lambda v: (v.weight, v.bias), self.layer, arrays)
             self.put(state)
 
     def put(self, state):
@@ -33,10 +33,8 @@ class Ema:
         }
 
     def call(self, x, **mode):
-        one = lambda example, state: self.layer(example, state, **mode)
-        return jax.vmap(one, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(
-            x, self.moving
-        )
+        axes = {"axis_name": "batch", "in_axes": (0, None), "out_axes": (0, None)}
+        return jax.vmap(lambda v, state: self.layer(v, state, **mode), **axes)(x, self.moving)
 
     def plain(self, x):
         y, self.moving = self.call(x)
@@ -67,5 +65,3 @@ class Batch(Ema):
         mean, var = self.moving.get(self.layer.batch_state_index)
         counter = int(self.moving.get(self.layer.batch_counter))
         return {"counter": counter, "mean": np.asarray(mean), "var": np.asarray(var)}
-
-

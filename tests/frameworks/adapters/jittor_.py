@@ -2,8 +2,8 @@ import os
 import sys
 
 # It compiles at its first import, with what this tells; in an environment it is not found.
-config = "python%d.%d-config" % sys.version_info[:2]
-os.environ.setdefault("nvcc_path", "")  # no GPU
+config = f"python3.{sys.version_info.minor}-config"
+os.environ.update(nvcc_path="", use_mkl="0")  # neither a GPU, nor a library that it would fetch
 os.environ.setdefault("python_config_path", os.path.join(sys.base_prefix, "bin", config))
 
 import jittor  # noqa: E402

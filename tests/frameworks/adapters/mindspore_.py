@@ -25,4 +25,5 @@ class Layer:
     def state(self):
         arrays = {name: getattr(self.layer, name).asnumpy().copy() for name in self.arrays}
         # The layer keeps 1 − momentum, which is the weight of the new batch.
-        return {**arrays, "eps": self.layer.eps, "momentum": round(1 - float(self.layer.momentum), 6)}
+        momentum = round(1 - float(self.layer.momentum), 6)
+        return {**arrays, "eps": self.layer.eps, "momentum": momentum}

@@ -63,7 +63,7 @@ class Onnxruntime(Layer):
 class Openvino(Layer):
     """Its own BatchNormInference has other names, and no momentum: the ONNX node brings that."""
 
-    theirs = dict(zip(Layer.arrays, ("gamma", "beta", "mean", "variance")))
+    theirs = {"scale": "gamma", "B": "beta", "input_mean": "mean", "input_var": "variance"}
 
     def __init__(self, channels, ndim, state=None):
         if state:

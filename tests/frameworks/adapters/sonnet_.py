@@ -12,9 +12,9 @@ class Layer:
             variable.assign(tf.reshape(tf.cast(state[name], variable.dtype), variable.shape))
 
     def variables(self):
-        averages = {"moving_mean": self.layer.moving_mean, "moving_variance": self.layer.moving_variance}
         variables = {"scale": self.layer.scale, "offset": self.layer.offset}
-        for name, average in averages.items():
+        for name in "moving_mean", "moving_variance":
+            average = getattr(self.layer, name)
             variables[name + "/counter"] = average._counter
             variables[name + "/hidden"] = average._hidden
             variables[name + "/average"] = average.average

@@ -5,7 +5,7 @@ from unittest import mock
 
 import torch
 
-# A torchvision that was built for another torch misses these at import, and needs them nowhere here.
+# A torchvision that was built for another torch misses these at import; nothing here uses them.
 library = torch.library.Library("torchvision", "FRAGMENT")
 for name in "nms", "qnms":
     library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -119,5 +119,5 @@ class Timm(Layer):
         return BatchNormAct2d(channels, apply_act=False, **numbers)
 
     def plain(self, x):
-        x = torch.as_tensor(x)
-        return self.layer(x[..., None, None] if x.ndim == 2 else x).detach().numpy().reshape(x.shape)
+        images = x[..., None, None] if x.ndim == 2 else x
+        return super().plain(images).reshape(x.shape)

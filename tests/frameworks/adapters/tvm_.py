@@ -6,15 +6,13 @@ from tvm import relax
 class Layer:
     """relax.op.nn.batch_norm, compiled for the CPU."""
 
-    arrays = "gamma", "beta", "moving_mean", "moving_var"
-
     def __init__(self, channels, ndim, state=None):
         one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-        self.values = dict(zip(self.arrays, (one, zero, zero, one)))
+        self.values = {"gamma": one, "beta": zero, "moving_mean": zero, "moving_var": one}
         self.numbers = {"epsilon": 1e-5, "momentum": 0.1}
         if state:
             self.numbers = {name: state[name] for name in self.numbers}
-            self.values = {name: state[name] for name in self.arrays}
+            self.values = {name: state[name] for name in self.values}
 
     def run(self, x, **mode):
         builder = relax.BlockBuilder()
