@@ -154,7 +154,6 @@ def habits(framework: str) -> dict[str, str]:
         average = f"debiased, though the variance starts at {start[1]:g}"
     elif average == "moving" and start:
         average = f"moving, from {start[0]:g} and {start[1]:g}"
-    one = facts["batch_of_one"]
     large = facts["large_mean"] and facts["large_mean"][max(facts["large_mean"], key=int)]
     found = {
         "names": ", ".join(names.values()),
@@ -168,12 +167,17 @@ def habits(framework: str) -> dict[str, str]:
         "running variance": var if var == images else f"{var} (images: {images})",
         "training divides by": facts["normalizes_with"],
         "channel axis": facts["axis"] and str(facts["axis"]),
-        "plain call": facts["plain"],
-        "batch of one": one and ("an error" if "Error" in one else one),
+        "plain call": _no_error(facts["plain"]),
+        "batch of one": _no_error(facts["batch_of_one"]),
         "large mean": facts["large_mean"] and ("NaN" if large is None else _precision(large)),
-        "float16": facts["float16"],
+        "float16": _no_error(facts["float16"]),
     }
     return {trap: habit for trap, habit in found.items() if habit}
+
+
+def _no_error(said: str | None) -> str | None:
+    """What was seen; of an error only that it was one, for each framework has its own words."""
+    return "an error" if said and "Error" in said else said
 
 
 def _precision(error: float) -> str:
@@ -250,7 +254,7 @@ def convert(state: Mapping[str, Any], source: str, target: str) -> dict[str, Any
             momentum is missing, shapes do not match, an array holds a NaN or an infinity, a
             variance is negative, eps is not positive, momentum is outside [0, 1], the number of
             batches is negative or not whole, or the target cannot hold the layer: its average over
-            all batches, its momentum, its γ or β, or its ε.
+            all batches, its momentum or its ε.
 
     Source: page "Conventions across frameworks".
     """
@@ -346,13 +350,6 @@ def _write(own: dict[str, Any], target: str, convention: Convention) -> dict[str
         weight = convention.facts["weight"]
         weight = 0.1 if weight is None else weight
     out = {**own, **_with_eps(own, target, convention), "factor": 1.0, "first": False}
-    for part, nothing in ("gamma", 1), ("beta", 0):
-        bad = np.flatnonzero(out[part] != nothing)
-        if part not in names and bad.size:
-            value = out[part][bad[0]]
-            raise ValueError(
-                f"{part}[{bad[0]}] is {value}; expected {nothing}: {target} has no {part}"
-            )
     if "hidden_mean" in names:
         batches = own["batches"] or _enough(weight)
         share = 1 - (1 - weight) ** batches

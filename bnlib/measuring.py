@@ -385,7 +385,8 @@ def first_steps(new: Callable, read: Reader) -> tuple[str, float | None, tuple]:
         d = 1 / w[1] - 1
         if abs(w[2] * (1 + d + d * d) - 1) > 1e-3:
             raise Unknown(f"three batches have the weights {', '.join(f'{v:.4g}' for v in w)}")
-        kind, momentum, fourth = "debiased", 1 - d, 1 / (1 + d + d**2 + d**3)
+        kind, fourth = "debiased", 1 / (1 + d + d**2 + d**3)
+        momentum = float(f"{1 - d:.2g}")  # of d near 1 two digits are left
         if abs(d - 1) < 1e-3:
             kind, momentum = "cumulative", 0.0
         else:

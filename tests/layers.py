@@ -24,7 +24,7 @@ HABITS = {
     "activation": False,
     "noise": 0.0,
     "every_pixel": False,
-    "grows": False,
+    "weights": None,
     "train_raises": False,
 }
 
@@ -59,8 +59,8 @@ class Layer:
     def _weight(self, m):
         if self.average == "cumulative" or (self.average == "replaced" and self.steps == 1):
             return 1 / self.steps
-        if self.grows:
-            return 0.1 * (self.steps + 1)
+        if self.weights:
+            return self.weights[self.steps - 1]
         return 1 - np.exp(-m / 80) if self.average == "by size" else self.momentum
 
     def train(self, x):
@@ -97,6 +97,9 @@ class Layer:
         if self.plain_call == "raises":
             raise TypeError("training must be given")
         return getattr(self, self.plain_call)(x)
+
+    def neither(self, x):
+        return 2 * self.infer(x)
 
     def state(self):
         c = self.mean.size

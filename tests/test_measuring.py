@@ -109,13 +109,17 @@ def test_float16():
         ({"average": "by size"}, "average, weight, start",
          "a batch of 8 has the weight 0.09516 and one of 4 0.04877: it depends on the number"),
         ({"infer_by_batch": True}, "infer_moves", "the output of a row depends on its neighbours"),
+        ({"plain_call": "neither"}, "plain", "neither the output of training nor that of infer"),
         ({"infer_moves": True}, "average, weight, start", "needs inference that depends on the"),
         ({"gamma": np.arange(1.0, 9)}, "gamma, beta", "differ between channels: 1 and 0, 2 and 0"),
         ({"activation": True}, "gamma, beta", "the output is no line in the input: an activation"),
         ({"activation": True}, "normalizes_with", "needs ε, γ and β"),
         ({"eps": 1e-5, "noise": 0.1}, "eps, eps_added_to", "give no one ε: inside the root"),
         ({"every_pixel": True}, "axis", "equal along these axes: 0, 1, 2, 3"),
-        ({"grows": True}, "average, weight, start", "three batches have the weights 0.2, 0.3"),
+        ({"weights": (0.2, 0.3, 0.4, 0.5)}, "average, weight, start",
+         "three batches have the weights 0.2, 0.3, 0.4"),
+        ({"weights": (1, 0.5, 0.1, 0.1)}, "average, weight, start",
+         "three batches have the weights 1, 0.5, 0.1"),
         ({"running": "doubled"}, "running_var", "by neither the biased nor the unbiased variance"),
         ({"train_raises": True}, "eps, eps_added_to", "RuntimeError: no kernel"),
     ],
@@ -128,6 +132,10 @@ def test_what_it_could_not_tell_it_says_and_why(habits, question, why):
         assert getattr(found, name) is None
     line = next(line for line in found.table().splitlines() if f"tell:** {question} |" in line)
     assert why in line
+
+
+def test_inference_that_moves_the_statistics():
+    assert measured(infer_moves=True).infer_moves is True
 
 
 def test_a_layer_that_offers_less():
