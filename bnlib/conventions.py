@@ -438,7 +438,9 @@ def _by_our_names(state: Mapping[str, Any], source: str, convention: Convention)
     _check_presence(state, source, own, names)
     raw = _as_array(names[statistics[0]], own[statistics[0]])
     # (1, C, 1, 1) has as many axes as the inputs of the layer had.
-    flat = _flat if len(convention.shape) > 1 else np.asarray
+    # Haiku's and Sonnet's averages have as many axes as the inputs.
+    spread = len(convention.shape) > 1 or "hidden_mean" in names
+    flat = _flat if spread else np.asarray
     mean = flat(raw)
     if mean.ndim != 1 or not mean.size or raw.ndim == 1 < len(convention.shape):
         raise ValueError(f"{names[statistics[0]]} has shape {raw.shape}; expected {form}")
