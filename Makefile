@@ -8,12 +8,15 @@
 #
 # make sweeps               run the studies of part II again: about two hours, kill and repeat at will
 # make sweeps ONLY=decay    ... or one of them
-# make frameworks           compare with Keras and Flax, in .venv-frameworks, which it sets up
+# make frameworks           measure the BatchNorm of thirty frameworks, each in an environment of
+#                           its own in .venv-frameworks, which it sets up: hours, and 15 GB
+# make frameworks ONLY=mlx  ... or of one, or of several in quotes: minutes
 # make frameworks RECORD=1  ... and write down what they do, in bnlib/frameworks.json
 # make clients              run other people's models and tools, in .venv-clients, which it sets up
 # make clients RECORD=1     ... and write down what is seen, in bnlib/clients.json
 # make bench                how accurate and how fast bnlib and others are here: about ten minutes
 # make bench ONLY=accuracy  ... or one of accuracy, speed and gpu
+# make bench JAX=1          ... with JAX too, in .venv-bench, which it sets up
 # make bench RECORD=1       ... and write down the results, in bnlib/records
 
 # The first of these that is new enough; else python3, which then says what is missing.
@@ -22,8 +25,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$python && exit; done; echo python3)
 PORT ?= 8000
 RUN := .venv/bin/python
-# JAX takes part in the benchmarks where `make frameworks` has brought it.
-BENCH = $(if $(wildcard .venv-frameworks/complete),.venv-frameworks/bin/python,$(RUN))
+BENCH = $(if $(JAX),.venv-bench/bin/python,$(RUN))
 SOURCES = $(shell find _config.yml _toc.yml requirements.txt tools/build.py book bnlib \
 	-type f -not -path '*/.*' -not -name '*.pyc')
 
@@ -59,15 +61,16 @@ types:
 tests: live
 	$(RUN) -m pytest book tests -n 2 --dist loadfile --no-loadscope-reorder -rs # the longest first
 
-frameworks:
-	@$(PYTHON) tools/setup_env.py frameworks
-	BNLIB_RECORD=$(RECORD) .venv-frameworks/bin/python -m pytest tests/frameworks
+frameworks: env
+	@$(RUN) tools/frameworks.py $(ONLY)
+	FRAMEWORKS="$(or $(ONLY),all)" BNLIB_RECORD=$(RECORD) $(RUN) -m pytest tests/frameworks
 
 clients:
 	@$(PYTHON) tools/setup_env.py clients
 	BNLIB_RECORD=$(RECORD) .venv-clients/bin/python -m pytest tests/clients
 
 bench: env
+	@$(if $(JAX),$(PYTHON) tools/setup_env.py bench)
 	@for name in $(or $(ONLY),accuracy speed); do \
 		$(BENCH) benchmarks/$$name.py $(if $(RECORD),--record) || exit 1; done
 

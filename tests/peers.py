@@ -1,4 +1,4 @@
-"""BatchNorm layers of bnlib and of other frameworks, behind one face, and what can be seen of them.
+"""BatchNorm layers of bnlib, torch and ONNX, behind one face.
 
 A peer is made with its framework's defaults, or from a state by the framework's own names. It takes
 channels on axis 1, as bnlib does, and moves them to where its framework wants them. A framework is
@@ -13,15 +13,11 @@ from typing import Any
 import numpy as np
 
 from bnlib import nn
-from bnlib.conventions import CONVENTIONS
 
 State = Mapping[str, Any]
 
 
 class Bnlib:
-    axis = 1
-    training, inference = "layer.train(); layer(x)", "layer.eval(); layer(x)"
-
     def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
         self.layer = nn.BatchNorm(channels)
         if state is not None:
@@ -37,9 +33,6 @@ class Bnlib:
 
 
 class Torch:
-    axis = 1
-    training, inference = "layer.train(); layer(x)", "layer.eval(); layer(x)"
-
     def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
         import torch
 
@@ -65,8 +58,6 @@ class Torch:
 class Onnx:
     """A model of one node, in the form that exporters write: the arrays are initializers."""
 
-    axis = 1
-    training, inference = "training_mode=1", "training_mode=0"
     arrays = "scale", "B", "input_mean", "input_var"
 
     def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
@@ -126,100 +117,7 @@ class Onnx:
         return y
 
 
-class Keras:
-    axis = -1
-    training, inference = "layer(x, training=True)", "layer(x, training=False)"
-
-    def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
-        import keras
-
-        options = {name: state[name] for name in ("epsilon", "momentum")} if state else {}
-        self.layer = keras.layers.BatchNormalization(**options)
-        self.layer.build((None,) * (ndim - 1) + (channels,))
-        if state:
-            for variable in self.layer.weights:
-                variable.assign(state[variable.name])
-
-    def state(self) -> dict[str, Any]:
-        numbers = {"epsilon": self.layer.epsilon, "momentum": self.layer.momentum}
-        return {variable.name: np.asarray(variable) for variable in self.layer.weights} | numbers
-
-    def __call__(self, x: np.ndarray, training: bool | None = None) -> np.ndarray:
-        mode = {} if training is None else {"training": training}
-        y = self.layer(np.moveaxis(x, 1, self.axis), **mode)
-        return np.moveaxis(np.asarray(y), self.axis, 1)
-
-
-class Flax:
-    axis = -1
-    training = "layer(x, use_running_average=False)"
-    inference = "layer(x, use_running_average=True)"
-
-    def __init__(self, state: State | None = None, channels: int = 3, ndim: int = 2) -> None:
-        from flax import nnx
-
-        options = {name: state[name] for name in ("epsilon", "momentum")} if state else {}
-        self.layer = nnx.BatchNorm(channels, rngs=nnx.Rngs(0), **options)
-        for name, variable in self.variables().items():
-            if state:
-                variable[...] = state[name]
-
-    def variables(self) -> dict[str, Any]:
-        from flax import nnx
-
-        return {path[0]: variable for path, variable in nnx.to_flat_state(nnx.state(self.layer))}
-
-    def state(self) -> dict[str, Any]:
-        numbers = {"epsilon": self.layer.epsilon, "momentum": self.layer.momentum}
-        return {name: np.asarray(v[...]) for name, v in self.variables().items()} | numbers
-
-    def __call__(self, x: np.ndarray, training: bool | None = None) -> np.ndarray:
-        mode = {} if training is None else {"use_running_average": not training}
-        y = self.layer(np.moveaxis(x, 1, self.axis), **mode)
-        return np.moveaxis(np.asarray(y), self.axis, 1)
-
-
-PEERS = {"bnlib": Bnlib, "torch": Torch, "onnx": Onnx, "keras": Keras, "flax": Flax}
-
-
-def measure(framework: str) -> dict[str, Any]:
-    """The conventions of a framework, as a new layer of it shows them."""
-    peer, names = PEERS[framework], CONVENTIONS[framework].names
-    layer = peer()
-    x = np.random.default_rng(0).normal(1, 2, (8, 3)).astype(np.float32)
-    before = layer.state()
-    assert set(before) == set(names.values())
-    layer(x, training=True)
-    after = layer.state()
-    # Mean 0 and variance 1 were there: mean = w μ, variance = (1 − w) + w σ² with σ² as it goes in.
-    weight = np.asarray(after[names["mean"]]) / x.mean(0)
-    var = (np.asarray(after[names["var"]]) - (1 - weight)) / weight
-    weighs = {"new": weight, "old": 1 - weight}
-    denominators = {"biased": x.var(0), "unbiased": x.var(0, ddof=1)}
-    # With a variance of about eps: y² = x² / (x² + eps).
-    tiny = np.float32([[1e-2], [-1e-2]]) * np.ones(3, np.float32)
-    eps = 1e-4 / peer()(tiny, training=True)[0].astype(np.float64) ** 2 - 1e-4
-    np.testing.assert_allclose(eps, before[names["eps"]], rtol=1e-3)
-    untouched = peer()
-    untouched(x)
-    changed = np.asarray(untouched.state()[names["mean"]]).any()
-    return {
-        "names": ", ".join(names.values()),
-        "eps": before[names["eps"]],
-        "momentum": before[names["momentum"]],
-        "momentum_weighs": only(weighs, before[names["momentum"]]),
-        "running_var": only(denominators, var),
-        "axis": peer.axis,
-        "called plainly": "training" if changed else "inference",
-        "training": peer.training,
-        "inference": peer.inference,
-    }
-
-
-def only(candidates: Mapping[str, np.ndarray], value: Any) -> str:
-    """The name of the one candidate that is the value."""
-    (name,) = (k for k, v in candidates.items() if np.allclose(v, value, rtol=1e-4, atol=0))
-    return name
+PEERS = {"bnlib": Bnlib, "torch": Torch, "onnx": Onnx}
 
 
 def import_torchvision(part: str) -> ModuleType:

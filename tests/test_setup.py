@@ -99,12 +99,12 @@ def test_pip_on_a_full_disk_is_one_line() -> None:
 def test_an_environment_of_another_name_has_requirements_of_its_own(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (project / "requirements-frameworks.txt").write_text("one version")
+    (project / "requirements-bench.txt").write_text("one version")
     base = setup_env.fingerprint()
-    monkeypatch.setattr(setup_env, "GROUP", "-frameworks")
-    monkeypatch.setattr(setup_env, "REQUIREMENTS", "requirements-frameworks.txt")
+    monkeypatch.setattr(setup_env, "GROUP", "-bench")
+    monkeypatch.setattr(setup_env, "REQUIREMENTS", "requirements-bench.txt")
     seen = {base, setup_env.fingerprint()}
-    for name in ("requirements-frameworks.txt", "requirements.txt", "pyproject.toml"):
+    for name in ("requirements-bench.txt", "requirements.txt", "pyproject.toml"):
         (project / name).write_text("another version")
         seen.add(setup_env.fingerprint())
     assert len(seen) == 5
@@ -115,7 +115,7 @@ def test_without_network_is_one_line(tmp_path: Path) -> None:
     shutil.copy(ROOT / "tools" / "setup_env.py", tmp_path / "tools")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "requirements.txt").write_text("numpy==2.4.6\n")
-    (tmp_path / "requirements-frameworks.txt").write_text("-r requirements.txt\n")
+    (tmp_path / "requirements-bench.txt").write_text("-r requirements.txt\n")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
     environment |= {
         "PIP_CONFIG_FILE": os.devnull,
@@ -123,15 +123,15 @@ def test_without_network_is_one_line(tmp_path: Path) -> None:
         "PIP_RETRIES": "1",
         "PIP_NO_CACHE_DIR": "1",
     }
-    command = [sys.executable, "tools/setup_env.py", "frameworks"]
+    command = [sys.executable, "tools/setup_env.py", "bench"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1
     assert done.stderr.startswith("The package index cannot be reached")
     assert done.stderr.count("\n") == 1
-    assert not (tmp_path / ".venv-frameworks" / "complete").exists()
-    assert [path.name for path in tmp_path.glob(".venv*")] == [".venv-frameworks"]
+    assert not (tmp_path / ".venv-bench" / "complete").exists()
+    assert [path.name for path in tmp_path.glob(".venv*")] == [".venv-bench"]
 
 
 def test_an_unknown_failure_shows_what_pip_said_last() -> None:

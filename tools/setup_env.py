@@ -1,6 +1,6 @@
 """Make .venv as requirements.txt describes it, and do nothing when it is that already.
 
-With a name, such as `frameworks`: .venv-frameworks, as requirements-frameworks.txt describes it.
+With a name, such as `clients`: .venv-clients, as requirements-clients.txt describes it.
 
 Only the standard library is used, and only syntax that any Python can read, so that a Python that
 is too old still gets as far as the line that says so.

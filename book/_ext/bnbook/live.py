@@ -15,7 +15,7 @@ ROOT = EXTENSIONS.parents[1]
 LIVE = ROOT / ".live"  # made by tools/live.py
 # What Python in the page imports; torch is not there.
 PACKED = {
-    ROOT: ["bnlib/*.py", "bnlib/exercises/*.py", "bnlib/data/*"],
+    ROOT: ["bnlib/*.py", "bnlib/frameworks.json", "bnlib/exercises/*.py", "bnlib/data/*"],
     EXTENSIONS: ["bnlive/*.py", "bnbook/svg.py"],
 }
 

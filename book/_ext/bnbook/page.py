@@ -23,6 +23,7 @@ def setup(app: Sphinx) -> None:
     app.connect("config-inited", disconnect_thebe)
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("html-page-context", drop_unused_mathjax, priority=900)  # after MathJax is added
+    app.connect("html-page-context", load_frameworks)
 
 
 def disconnect_thebe(app: Sphinx, config: object) -> None:
@@ -46,6 +47,15 @@ def drop_unused_mathjax(
     if 'class="math' not in context.get("body", ""):
         scripts = context["script_files"]
         scripts[:] = [it for it in scripts if "mathjax" not in f"{it}{it.attributes}".lower()]
+
+
+def load_frameworks(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
+) -> None:
+    """The script of the table of frameworks, on its page."""
+    if "bn-frameworks" in context.get("body", ""):
+        app.add_css_file("frameworks.css")
+        app.add_js_file("frameworks.js", loading_method="defer")
 
 
 def skip_tuple_fields(
