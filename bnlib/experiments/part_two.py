@@ -242,11 +242,11 @@ _GRIDS: dict[str, list[dict[str, Any]]] = {
         }
         for net, gain, batch_norm, rates, how, quick_seeds in (
             # The search for the plain net's rate, and the other rows of the paper's table.
-            ("CNN", 1.0, False, ([0.003, 0.01, 0.03, 0.1], [0.01, 0.03, 0.1]), _SLOW, 1),
-            ("CNN", 1.0, True, [BASE_RATE, 5 * BASE_RATE], _SLOW, 1),
+            ("CNN", 1.0, False, ([0.003, 0.01, 0.03, 0.1], [0.01, 0.03, 0.1]), _SLOW, 3),
+            ("CNN", 1.0, True, [BASE_RATE, 5 * BASE_RATE], _SLOW, 3),
             ("CNN", 1.0, [False, True], 5 * BASE_RATE, _FAST, 3),
-            ("CNN", 1.0, True, [30 * BASE_RATE, BASE_RATE], _FAST, 1),
-            ("sigmoid CNN", 4.0, [False, True], 5 * BASE_RATE, _FAST, 1),
+            ("CNN", 1.0, True, [30 * BASE_RATE, BASE_RATE], _FAST, 3),
+            ("sigmoid CNN", 4.0, [False, True], 5 * BASE_RATE, _FAST, 3),
             # The bundle with one part missing, and with one part alone.
             *(
                 ("CNN", 1.0, True, rate, {**bundle, name: other[name]}, 0)
