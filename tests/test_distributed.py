@@ -585,7 +585,7 @@ def start_ranks(start, torchrun):
 
 @pytest.mark.parametrize(
     "torchrun, how",
-    [(True, "SIGKILL"), (False, "SIGINT"), (False, "SIGSTOP")],
+    [(True, "SIGINT"), (False, "SIGKILL"), (False, "SIGSTOP")],
 )
 def test_a_rank_that_dies_ends_the_others(torchrun, how, start):
     """SIGKILL leaves it no word; SIGINT raises an exception in it; SIGSTOP makes it hang."""

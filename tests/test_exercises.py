@@ -425,7 +425,7 @@ def test_a_wrong_answer_is_sent_to_the_equation(capsys):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="name is 'nope'; expected one of any-rank, batch-noise"):
+    with pytest.raises(ValueError, match="name is 'nope'; expected one of any-rank, averaged-"):
         check("nope", unwritten)
 
 

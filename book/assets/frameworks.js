@@ -34,9 +34,5 @@ for (const table of document.querySelectorAll("table.bn-frameworks")) {
   box.className = "bn-frameworks-box";
   table.before(form, box);
   box.append(table);
-  const reachable = () => {
-    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
-    else box.removeAttribute("tabindex");
-  };
-  new ResizeObserver(reachable).observe(box);
+  box.tabIndex = 0; // it scrolls, down or aside, on every screen
 }

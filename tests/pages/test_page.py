@@ -28,7 +28,9 @@ RUN_AXE = """async (rules) => {
   return violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id}: ${node.html}`));
 }"""
 TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-SCROLLED = """() => [...document.querySelectorAll("article :not(mjx-container *, svg *)")].every(
+# The table of frameworks scrolls on every screen, aside or down.
+SCROLLED = """() => [...document.querySelectorAll(
+  "article :not(mjx-container *, svg *, .bn-frameworks-box)")].every(
   (box) => !["auto", "scroll"].includes(getComputedStyle(box).overflowX)
     || box.scrollWidth > box.clientWidth + 1 === box.tabIndex >= 0)"""
 CUT_OFF = """() => {
